@@ -1,0 +1,138 @@
+"""What every model offers: one flat float32 vector with a layout, initial values, a trainer, and logits."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+import numpy as np
+
+from nodes.data.shard import Shard
+from nodes.runtime.arrays import F32, I64
+from nodes.runtime.components import Component, Registry
+from nodes.training.settings import TrainingSettings
+
+Task = Literal["binary", "multiclass"]
+Loss = Literal["sigmoid", "softmax"]
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Names and shapes of the tensors that a flat vector holds, in order, C-contiguous, without gaps.
+
+    >>> layout = Layout((("weight", (2, 3)), ("bias", (2,))))
+    >>> layout.size
+    8
+    >>> layout.split(np.arange(8, dtype=np.float32))["bias"]
+    array([6., 7.], dtype=float32)
+    """
+
+    tensors: tuple[tuple[str, tuple[int, ...]], ...]
+
+    @property
+    def size(self) -> int:
+        """Number of parameters, D."""
+        return sum(math.prod(shape) for _, shape in self.tensors)
+
+    def split(self, flat_D: F32) -> dict[str, F32]:
+        """Return views of `flat_D` by tensor name. Raises ValueError unless it is [D]."""
+        if flat_D.shape != (self.size,):
+            raise ValueError(f"flat vector has shape {flat_D.shape}, the layout {(self.size,)}")
+        views: dict[str, F32] = {}
+        offset = 0
+        for name, shape in self.tensors:
+            length = math.prod(shape)
+            views[name] = flat_D[offset : offset + length].reshape(shape)
+            offset += length
+        return views
+
+
+@dataclass(frozen=True, slots=True)
+class FitReport:
+    """What one local training did: minibatch `steps`, `rows` seen, mean training loss of its `first` and `last` pass.
+
+    `stopped` tells that `should_stop` ended it early.
+    """
+
+    steps: int
+    rows: int
+    first_loss: float
+    last_loss: float
+    stopped: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Seams:
+    """Where a privacy defence or an attack acts inside a step; empty tuples cost nothing.
+
+    inputs: each replaces the batch (features_BF, labels_B) before the forward pass.
+    gradients: each is given the flat gradient [D] after the backward pass and changes it in place, or records it.
+    """
+
+    inputs: Sequence[Callable[[F32, I64], tuple[F32, I64]]] = ()
+    gradients: Sequence[Callable[[F32], None]] = ()
+
+
+def _never() -> bool:
+    return False
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """One training to do: the `shard`, the `settings`, the `round` (from 1), the generator of batch order."""
+
+    shard: Shard
+    settings: TrainingSettings
+    rng: np.random.Generator
+    round: int = 1
+    seams: Seams = field(default_factory=Seams)
+    should_stop: Callable[[], bool] = _never
+
+
+class Network(Protocol):
+    """An architecture bound to an input width and a task; holds buffers, so one thread uses it at a time."""
+
+    layout: Layout
+    loss: Loss
+
+    def initial(self, rng: np.random.Generator) -> F32:
+        """Return a new flat vector [D]."""
+        ...
+
+    def fit(self, params_D: F32, job: Fit) -> FitReport:
+        """Train `params_D` in place. Raises ValueError when shapes or labels do not fit the architecture."""
+        ...
+
+    def gradient(self, params_D: F32, features_BF: F32, labels_B: I64) -> tuple[float, F32]:
+        """Return the mean loss of one batch and its gradient [D] (a new array)."""
+        ...
+
+    def logits(self, params_D: F32, features_BF: F32) -> F32:
+        """Return [B, 1] for the loss `sigmoid`, [B, C] for `softmax`."""
+        ...
+
+
+class ModelConfig(Component):
+    """A model of a scenario."""
+
+    def build(self, num_features: int, num_classes: int, task: Task) -> Network:
+        """Return the network for `num_features` inputs; `num_classes` is 2 for the task `binary`.
+
+        Raises ScenarioError when the model cannot serve the task or the input width.
+        """
+        raise NotImplementedError
+
+
+MODELS: Registry[ModelConfig] = Registry("model", "nodes.models")
+
+
+def predictions(logits_BC: F32, loss: Loss) -> I64:
+    """Return the predicted label of each row: logit > 0 for `sigmoid`, the first largest for `softmax`.
+
+    >>> predictions(np.float32([[-1], [2]]), "sigmoid")
+    array([0, 1])
+    """
+    if loss == "sigmoid":
+        return (logits_BC[:, 0] > 0).astype(np.int64)
+    predicted_B: I64 = logits_BC.argmax(axis=1).astype(np.int64)
+    return predicted_B

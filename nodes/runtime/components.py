@@ -1,0 +1,105 @@
+"""Components: what a scenario chooses by name, each one file that owns its configuration.
+
+A component is a frozen pydantic model with a `name`; a `Registry` finds it by that name in the file of that name
+(`label-flip` lives in `label_flip.py`), so that a new one is one new file. `OneOf` makes a registry a field of a
+scenario.
+"""
+
+import difflib
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler
+from pydantic_core import CoreSchema, core_schema
+
+from nodes.runtime.errors import ScenarioError
+
+
+class Config(BaseModel):
+    """Base of every piece of configuration: frozen, typed strictly, closed to unknown keys."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+
+class Component(Config):
+    """Configuration that is chosen by its `name`; subclasses narrow it to one literal with a default."""
+
+    name: str
+
+    @classmethod
+    def key(cls) -> str:
+        """The name that scenarios use."""
+        return str(cls.model_fields["name"].default)
+
+    @classmethod
+    def summary(cls) -> str:
+        """First line of the docstring, for listings."""
+        return (inspect.getdoc(cls) or "").partition("\n")[0]
+
+
+C = TypeVar("C", bound=Component)
+
+
+def nearest(word: str, known: list[str]) -> str:
+    """Say what was expected instead of `word`, the nearest known name first if there is one.
+
+    >>> nearest("fedagv", ["fedavg", "median"])
+    "'fedavg' (of fedavg, median)"
+    """
+    close = difflib.get_close_matches(word, known, n=1)
+    return f"{close[0]!r} (of {', '.join(known)})" if close else f"one of {', '.join(known)}"
+
+
+class Registry(Generic[C]):
+    """The components of one kind, found in one package. `kind` is the scenario's word for it."""
+
+    def __init__(self, kind: str, package: str) -> None:
+        self.kind = kind
+        self._package = package
+        self._known: dict[str, type[C]] = {}
+
+    def register(self, component: type[C]) -> type[C]:
+        """Class decorator. Raises ValueError if another class has the name already."""
+        other = self._known.setdefault(component.key(), component)
+        if other is not component:
+            raise ValueError(f"{self.kind} {component.key()!r} is both {other!r} and {component!r}")
+        return component
+
+    def get(self, name: str) -> type[C]:
+        """Return the component called `name`, importing only its file. Raises ScenarioError with the nearest name."""
+        if name not in self._known:
+            module = name.replace("-", "_")
+            if module not in self._modules():
+                raise ScenarioError(self.kind, name, nearest(name, self.names()))
+            importlib.import_module(f"{self._package}.{module}")
+        return self._known[name]
+
+    def names(self) -> list[str]:
+        """All names, sorted; imports every file of the package."""
+        for module in self._modules():
+            importlib.import_module(f"{self._package}.{module}")
+        return sorted(self._known)
+
+    def __iter__(self) -> Iterator[type[C]]:
+        return (self._known[name] for name in self.names())
+
+    def _modules(self) -> list[str]:
+        path = importlib.import_module(self._package).__path__
+        return [info.name for info in pkgutil.iter_modules(path) if not info.name.startswith("_")]
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """Annotation that makes a field take any component of a registry: `Annotated[RuleConfig, OneOf(RULES)]`."""
+
+    registry: Registry[Any]
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        choices = {component.key(): handler.generate_schema(component) for component in self.registry}
+        return core_schema.tagged_union_schema(choices=choices, discriminator="name")

@@ -1,0 +1,49 @@
+"""The seam through which a participant's training is changed: an honest participant has no behaviours."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from nodes.data.shard import Shard
+from nodes.models.base import Task
+from nodes.runtime.arrays import F32
+from nodes.runtime.seeds import generator
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What a transform may know of its surroundings; read-only. `round` counts from 1, `benign` indexes class_names."""
+
+    seed: int
+    round: int
+    participant: int
+    task: Task
+    class_names: tuple[str, ...]
+    benign: int | None
+
+    def rng(self, purpose: str, *, per_round: bool = True) -> np.random.Generator:
+        """Return this participant's generator for `purpose`, the same in every round unless `per_round`."""
+        return generator(self.seed, purpose, round=self.round if per_round else 0, participant=self.participant)
+
+
+class Behaviour(Protocol):
+    """A taken-over participant's transforms; both are identities in a round where the schedule is silent."""
+
+    def transform_data(self, shard: Shard, context: Context) -> Shard:
+        """Return the rows to train on, a new shard or `shard` itself; never changes `shard`."""
+        ...
+
+    def transform_update(self, update_D: F32, context: Context) -> F32:
+        """Return the update to upload, a new array or `update_D` itself, changed in place or not."""
+        ...
+
+
+class BehaviourFactory(Protocol):
+    """What `Assume` names as `module:callable`: builds a behaviour from JSON parameters, on the node.
+
+    Raises ValueError when the parameters are wrong.
+    """
+
+    def __call__(self, parameters: Mapping[str, Any]) -> Behaviour: ...

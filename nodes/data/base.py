@@ -31,9 +31,10 @@ class Feature:
 class FlowTable:
     """Rows as loaded: numbers as float64 or int64, categoricals as strings, leaking columns already dropped.
 
-    frame: one column per feature, in the order of `features`. classes: the class name of each row, as the source
-    spells it less its quirks. benign: the benign class, None where the notion does not exist (digits). test: the
-    provider's own test part if the scenario asked for it. synthetic: rows were generated.
+    frame: one column per feature, in the order of `features` (pixels are float32). classes: the class name of each row,
+    as the source spells it less its quirks. benign: the benign class, None where the notion does not exist (digits).
+    test: the provider's own test part if the scenario asked for it. synthetic: rows were generated. notes: what loading
+    changed that a person should know, such as rows dropped.
     """
 
     frame: pd.DataFrame
@@ -43,6 +44,7 @@ class FlowTable:
     source: str
     synthetic: bool = False
     test: "FlowTable | None" = None
+    notes: tuple[str, ...] = ()
 
 
 class Scaling(Config):
@@ -79,6 +81,19 @@ class DataConfig(Component):
     def find(self) -> str | None:
         """The file that `load` would read, for the scenario's hash; None where rows are generated."""
         return self.path
+
+    def peek(self, seed: int) -> FlowTable:
+        """Read the rows without refusing or dropping those that are not finite, for descriptions."""
+        return self.load(seed)
+
+    def leaks(self) -> dict[str, str]:
+        """Columns that are never features, each with the reason."""
+        return {}
+
+    @classmethod
+    def recognises(cls, columns: tuple[str, ...], filename: str) -> bool:  # noqa: ARG003
+        """Whether a file with these columns (spaces stripped) and this name is of this source."""
+        return False
 
 
 DATASETS: Registry[DataConfig] = Registry("dataset", "nodes.data.sources")
@@ -118,3 +133,5 @@ class FederatedData:
     synthetic: bool
     fingerprint: str
     """SHA-256 over all shards and the test, for provenance."""
+    notes: tuple[str, ...] = ()
+    """What loading changed that a person should know, such as rows dropped."""

@@ -65,8 +65,9 @@ class FitReport:
 class Seams:
     """Where a privacy defence or an attack acts inside a step; empty tuples cost nothing.
 
-    inputs: each replaces the batch (features_BF, labels_B) before the forward pass.
-    gradients: each is given the flat gradient [D] after the backward pass and changes it in place, or records it.
+    inputs: each replaces the batch (features_BF, labels_B) before the forward pass; it may change the number of rows.
+    gradients: each is given the flat gradient [D] after the backward pass and changes it in place, or records it; the
+    array is new in every step. Weight decay and momentum come after it.
     """
 
     inputs: Sequence[Callable[[F32, I64], tuple[F32, I64]]] = ()
@@ -124,6 +125,24 @@ class ModelConfig(Component):
 
 
 MODELS: Registry[ModelConfig] = Registry("model", "nodes.models")
+
+
+def head(num_classes: int, task: Task) -> tuple[int, Loss]:
+    """Return the usual number of outputs and their loss: one sigmoid for `binary`, C softmax for `multiclass`."""
+    return (1, "sigmoid") if task == "binary" else (num_classes, "softmax")
+
+
+def spelled_out(choice: object) -> object:
+    """Return what a short way to write a model stands for; anything else unchanged.
+
+    >>> spelled_out("logistic")
+    {'name': 'logistic'}
+    >>> spelled_out("my_models:small_net")
+    {'name': 'custom', 'factory': 'my_models:small_net'}
+    """
+    if not isinstance(choice, str):
+        return choice
+    return {"name": "custom", "factory": choice} if ":" in choice else {"name": choice}
 
 
 def predictions(logits_BC: F32, loss: Loss) -> I64:

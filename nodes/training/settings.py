@@ -47,10 +47,25 @@ class TrainingSettings(Config):
     lr_decay_rounds: Annotated[int, Field(ge=1)] = 1
     exchange: Literal["weights", "gradients"] = "weights"
     """`weights`: the update is what local training added to the global model. `gradients` (FedSGD): the update is
-    -lr times the gradient of one minibatch, so that a mean of updates is a step of the server."""
+    -lr times the gradient of one minibatch, so that a mean of updates is a step of the server; needs `steps: 1` and
+    the optimizer `sgd` without momentum and weight decay, which would have no meaning."""
 
     @model_validator(mode="after")
     def _one_length(self) -> Self:
         if (self.epochs is None) == (self.steps is None):
             raise ValueError("exactly one of epochs and steps")
         return self
+
+    @model_validator(mode="after")
+    def _plain_gradient(self) -> Self:
+        if self.exchange == "gradients" and (self.steps != 1 or self.optimizer != SGD(lr=self.optimizer.lr)):
+            raise ValueError("exchange gradients needs steps 1 and the optimizer sgd without momentum and weight decay")
+        return self
+
+    def learning_rate(self, round: int) -> float:
+        """Return the learning rate of a round (from 1).
+
+        >>> TrainingSettings(epochs=1, optimizer=SGD(lr=0.5), lr_decay=0.5, lr_decay_rounds=2).learning_rate(3)
+        0.25
+        """
+        return self.optimizer.lr * self.lr_decay ** ((round - 1) // self.lr_decay_rounds)

@@ -1,0 +1,110 @@
+"""The scenario's section `adversary`: who turns, what they do, when, and what they know."""
+
+from typing import Annotated, Any, Self
+
+from pydantic import Field, ValidationInfo, field_validator, model_validator
+
+from adversary import threat
+from adversary.base import ATTACKS, AttackConfig
+from adversary.counts import portion
+from adversary.schedule import Schedule, Source, check_rate, parse
+from adversary.windows import Rate
+from nodes.models.base import Task
+from nodes.runtime.components import Config, OneOf
+from nodes.runtime.errors import ScenarioError
+from nodes.runtime.seeds import generator
+
+
+class Poisoning(Config):
+    """An attack and when it is on: what a participant that is taken over is told."""
+
+    attack: Annotated[AttackConfig, OneOf(ATTACKS)]
+    """What they do."""
+    schedule: Source | None = None
+    """When, and how much: a short string, a list of windows, or null for every round."""
+    rate: Rate | None = None
+    """Share of the candidate rows that is poisoned (DPR, alpha), 1 if null; for a schedule that states no rate."""
+
+    @field_validator("schedule")
+    @classmethod
+    def _readable(cls, schedule: Source | None) -> Source | None:
+        parse(schedule)
+        return schedule
+
+    @field_validator("rate")
+    @classmethod
+    def _stated_once(cls, rate: float | None, info: ValidationInfo) -> float | None:
+        if "schedule" in info.data:
+            check_rate(info.data["schedule"], rate)
+        return rate
+
+    @property
+    def timetable(self) -> Schedule:
+        """The schedule, ready to be asked for the rate of a round."""
+        return parse(self.schedule, self.rate)
+
+
+class AdversaryConfig(Poisoning):
+    """The adversary of a scenario. Exactly one of `share`, `count` and `ids` says who turns."""
+
+    share: Rate | None = None
+    """Share of the participants that attack (MPR, tau): ceil(share * participants) of them, drawn by the seed."""
+    count: Annotated[int, Field(ge=0)] | None = None
+    """Number of participants that attack, drawn by the seed."""
+    ids: tuple[Annotated[int, Field(ge=0)], ...] | None = None
+    """The participants that attack; they count from 0."""
+    knowledge: tuple[threat.Knowledge, ...] = ("own_data", "own_update")
+    """What the adversary is granted to know; an attack that needs more is refused."""
+
+    @field_validator("ids")
+    @classmethod
+    def _not_empty(cls, ids: tuple[int, ...] | None) -> tuple[int, ...] | None:
+        if ids == ():
+            raise ValueError("expected at least one participant")
+        return ids
+
+    @model_validator(mode="after")
+    def _one_way_to_choose(self) -> Self:
+        if sum(given is not None for given in (self.share, self.count, self.ids)) != 1:
+            raise ValueError("expected exactly one of share, count and ids")
+        return self
+
+    def members(self, num_participants: int, seed: int) -> tuple[int, ...]:
+        """Return the ids of the participants that attack, sorted.
+
+        Drawn ones are nested: with the same seed, a higher share or count keeps those of a lower one. Raises
+        ScenarioError when there are not so many participants, or for ids that are unknown or repeated.
+        """
+        if self.ids is not None:
+            _check_ids(self.ids, num_participants)
+            return tuple(sorted(self.ids))
+        if self.count is not None and self.count > num_participants:
+            raise ScenarioError("adversary.count", self.count, f"at most {num_participants}, the participants")
+        number = portion(self.share or 0.0, num_participants) if self.count is None else self.count
+        drawn = generator(seed, "attackers").permutation(num_participants)[:number]
+        return tuple(sorted(int(participant) for participant in drawn))
+
+    def check(
+        self, num_participants: int, rounds: int, class_names: tuple[str, ...], benign: int | None, task: Task
+    ) -> None:
+        """Raise ScenarioError for what cannot work with this federation and data. `benign` indexes class_names."""
+        self.check_plan(num_participants, rounds)
+        self.attack.check(class_names, benign, task)
+
+    def check_plan(self, num_participants: int, rounds: int) -> None:
+        """Raise ScenarioError for what cannot work whatever the data."""
+        self.members(num_participants, seed=0)
+        self.timetable.check(rounds)
+        threat.check(self.attack.needs, self.knowledge, self.attack.name)
+
+    def plan(self) -> dict[str, Any]:
+        """Return JSON parameters for `adversary.behaviours:make`, the same for every member."""
+        return self.model_dump(mode="json", include=set(Poisoning.model_fields))
+
+
+def _check_ids(ids: tuple[int, ...], num_participants: int) -> None:
+    for position, participant in enumerate(ids):
+        if participant >= num_participants:
+            raise ScenarioError("adversary.ids", participant, f"participants 0 to {num_participants - 1}")
+        if participant in ids[:position]:
+            raise ScenarioError("adversary.ids", participant, "each participant once")

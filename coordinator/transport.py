@@ -1,0 +1,73 @@
+"""How the coordinator reaches the actors: a `Link` each. gRPC for real, in-process for tests of the rounds."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from nodes.runtime.arrays import F32
+from nodes.v1 import participants_pb2 as pb
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """An update as announced by its actor. `failure` says why there is none."""
+
+    round: int
+    participant: int
+    rows: int = 0
+    steps: int = 0
+    first_loss: float = float("nan")
+    last_loss: float = float("nan")
+    dtype: str = ""
+    length: int = 0
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    figures: Mapping[str, float] = field(default_factory=dict)
+    failure: str = ""
+
+    @classmethod
+    def of(cls, update: pb.Update) -> "Arrival":
+        """Read an update's message; its values stay there."""
+        return cls(
+            round=update.round,
+            participant=update.participant,
+            rows=update.rows,
+            steps=update.steps,
+            first_loss=update.first_loss,
+            last_loss=update.last_loss,
+            dtype=update.vector.dtype,
+            length=update.vector.length,
+            seconds=dict(update.seconds),
+            figures=dict(update.figures),
+            failure=update.failure,
+        )
+
+
+class Inbox(Protocol):
+    """Where arriving updates go."""
+
+    def row_for(self, arrival: Arrival) -> F32 | None:
+        """Return the row that the update's values are written to, or None to throw them away."""
+        ...
+
+    def received(self, arrival: Arrival) -> None:
+        """Take note that the row of `arrival` is complete."""
+        ...
+
+
+class Link(Protocol):
+    """One actor, as the coordinator sees it. Every call raises NodeError when the actor does not answer as agreed."""
+
+    name: str
+    participants: tuple[int, ...]
+
+    async def train(self, round: int, ids: Sequence[int], model_D: F32, inbox: Inbox) -> None:
+        """Order one round's training, and put the updates into `inbox` as they come; returns when all are there."""
+        ...
+
+    async def evaluate(self, ids: Sequence[int], model_D: F32) -> Mapping[int, Mapping[str, float]]:
+        """Figures of a model on each participant's own test rows."""
+        ...
+
+    async def close(self) -> None:
+        """Hang up."""
+        ...

@@ -1,0 +1,5 @@
+"""`python -m deploy` is `turncoat`."""
+
+from deploy.cli.main import main
+
+main()

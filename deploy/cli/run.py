@@ -1,0 +1,66 @@
+"""`turncoat run`: a scenario, from file to run directory."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from deploy.cli.progress import Quiet, Terminal
+from deploy.cli.tables import round_table, verdict
+from deploy.loading import load_scenario
+from deploy.prepared import Prepared
+from deploy.session import check_directory, default_directory, run_scenario
+from nodes.runtime.errors import InputError
+
+
+def run(
+    scenario: Annotated[Path, typer.Argument(help="Scenario file (YAML).", show_default=False)],
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key, such as rounds.count=3.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Override the seed.", show_default=False)] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Run directory, new or empty. Default: runs/NAME-TIME.", show_default=False)
+    ] = None,
+    address: Annotated[
+        str | None, typer.Option(help="Address of a Ray cluster. Default: one in this process.", show_default=False)
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
+) -> None:
+    """Run a scenario and leave a run directory.
+
+    Exit codes: 0 done, 2 bad input, 3 the run failed, 130 interrupted.
+    """
+    if seed is not None and seed < 0:
+        raise InputError("--seed", seed, "an integer, 0 or more")
+    loaded = load_scenario(scenario, overrides or (), seed)
+    directory = out or default_directory(loaded)
+    check_directory(directory)
+    console = Console(stderr=False, highlight=False)
+    if quiet:
+        run_scenario(loaded, directory, Quiet(), address)
+        return
+    with Terminal(console) as terminal:
+        summary = run_scenario(loaded, directory, terminal, address, lambda prepared: _introduce(console, prepared))
+    _report(console, summary, directory)
+
+
+def _introduce(console: Console, prepared: Prepared) -> None:
+    data, scenario = prepared.data, prepared.scenario
+    console.print(f"[bold]{scenario.name}[/]  {data.source}, seed {scenario.seed}")
+    for note in data.notes:
+        console.print(f"[yellow]note:[/] {note}")
+    rows = [len(shard) for shard in data.shards]
+    text = f"{len(rows)} participants with {min(rows):,} to {max(rows):,} rows, {len(data.test):,} test rows"
+    console.print(f"{text}, {prepared.network.layout.size:,} parameters")
+    if scenario.adversary is not None:
+        attackers = ", ".join(map(str, prepared.members)) or "nobody"
+        adversary = scenario.adversary
+        console.print(f"{adversary.attack.name}, {adversary.timetable.text}; attackers: {attackers}")
+
+
+def _report(console: Console, summary: dict[str, Any], directory: Path) -> None:
+    console.print(round_table(directory))
+    console.print(verdict(summary))
+    console.print(f"results: [bold]{directory}[/]")

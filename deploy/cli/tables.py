@@ -1,0 +1,54 @@
+"""Tables of a run for the terminal."""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from rich.table import Table
+
+from coordinator.recorder import ROUNDS
+
+COLUMNS = {
+    "round": "round",
+    "accuracy": "accuracy",
+    "f1": "F1",
+    "recall": "recall",
+    "fallout": "fallout",
+    "aasr": "AASR",
+    "aasr_benign": "benign",
+    "rasr": "RASR",
+    "admitted": "updates",
+    "seconds": "s",
+}
+WHOLE = {"round", "admitted"}
+
+
+def round_table(directory: Path) -> Table:
+    """A row per round of a run directory."""
+    rounds = pd.read_parquet(directory / ROUNDS)
+    names = [name for name in COLUMNS if name in rounds and (name in WHOLE or rounds[name].notna().any())]
+    table = Table(box=None, pad_edge=False)
+    for name in names:
+        table.add_column(COLUMNS[name], justify="right")
+    for row in rounds[names].to_dict("records"):
+        table.add_row(*(_cell(name, row[name]) for name in names))
+    return table
+
+
+def _cell(name: Any, value: Any) -> str:
+    if pd.isna(value):
+        return "-"
+    if name in WHOLE:
+        return f"{int(value)}"
+    return f"{value:.2f}" if name == "seconds" else f"{value:.4f}"
+
+
+def verdict(summary: dict[str, Any]) -> str:
+    """One sentence: what became of the detector."""
+    final = summary["final"]
+    text = f"final accuracy {final['accuracy']:.4f}, F1 {final['f1']:.4f}"
+    if summary["reference"] is None:
+        return text
+    benign = summary["reference"]["final"]
+    text += f" (benign {benign['accuracy']:.4f}, {benign['f1']:.4f})"
+    return text if final["rasr"] is None else f"{text}, RASR {final['rasr']:.3f}"

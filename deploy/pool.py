@@ -1,0 +1,148 @@
+"""A pool of Ray actors: started once, given one run after another, ended together."""
+
+import asyncio
+import logging
+import math
+import os
+import secrets
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+
+from nodes.participant import Assignment
+from nodes.runtime.auth import Credentials
+from nodes.runtime.errors import NodeError
+
+READY_SECONDS = 120.0
+STOP_SECONDS = 10.0
+
+
+def pack(num_participants: int, per_actor: int | Literal["auto"], cores: int) -> list[tuple[int, ...]]:
+    """Deal participants, in order of id, to actors of `per_actor`; `auto` makes one actor per core of the cluster.
+
+    >>> pack(5, 2, cores=2)
+    [(0, 1), (2, 3), (4,)]
+    >>> pack(5, "auto", cores=2)
+    [(0, 1, 2), (3, 4)]
+    """
+    size = math.ceil(num_participants / max(cores, 1)) if per_actor == "auto" else per_actor
+    return [tuple(range(start, min(start + size, num_participants))) for start in range(0, num_participants, size)]
+
+
+@dataclass
+class Member:
+    """One actor of the pool."""
+
+    name: str
+    handle: Any
+    address: str
+    pid: int
+
+
+class Pool:
+    """Actors on a Ray cluster: the one at `address`, or one started in-process and ended with the pool."""
+
+    def __init__(self, address: str | None = None) -> None:
+        self.credentials = Credentials()
+        self.members: list[Member] = []
+        self._address = address
+        self._started = False
+
+    def __enter__(self) -> Self:
+        if self._address is None:
+            # Read by Ray at import, so that a local cluster needs no token file in the home folder.
+            os.environ.setdefault("RAY_AUTH_MODE", "token")
+            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        import ray
+
+        try:
+            ray.init(
+                address=self._address or "local",
+                include_dashboard=None if self._address else False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                namespace="turncoat",
+                runtime_env={"env_vars": {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}},
+            )
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise NodeError(f"Ray at {self._address or 'this machine'} did not start: {error}") from error
+        self._started = True
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        import ray
+
+        for member in self.members:
+            ray.kill(member.handle)
+        if self._started:
+            ray.shutdown()
+
+    @property
+    def cores(self) -> int:
+        """CPUs of the cluster."""
+        import ray
+
+        return int(ray.cluster_resources().get("CPU", 1))  # type: ignore[no-untyped-call]
+
+    async def grow(self, number: int, told: Callable[[int], None] = lambda _: None) -> None:
+        """Have at least `number` actors, started at the same time; `told` hears how many are ready.
+
+        Raises NodeError when one does not answer in time.
+        """
+        from nodes.actor import place
+
+        have = len(self.members)
+        names = [f"actor-{i:04d}" for i in range(have, number)]
+        handles = [place(name, self.credentials, num_cpus=0, threads=1) for name in names]
+        fresh = [Member(name, handle, "", 0) for name, handle in zip(names, handles, strict=True)]
+        self.members += fresh
+        ready = have
+
+        async def start(member: Member) -> None:
+            nonlocal ready
+            member.address, member.pid = await member.handle.start.remote(self._address is None)
+            ready += 1
+            told(ready)
+
+        await _all((start(member) for member in fresh), f"{number} actors did not start", READY_SECONDS)
+
+    async def assign(self, assignments: Sequence[Assignment | None], traces: Path | None = None) -> list[Member]:
+        """Give each of the first actors a run to carry, and take it from the rest; return those that carry one.
+
+        The spans of the run before go to `traces`.
+        """
+        work = list(assignments) + [None] * (len(self.members) - len(assignments))
+        members = list(zip(self.members, work, strict=True))
+
+        async def give(member: Member, assignment: Assignment | None) -> None:
+            spans = await member.handle.assign.remote(assignment)
+            if spans and traces is not None:
+                with (traces / f"{member.name}.jsonl").open("a") as file:
+                    file.write(spans)
+
+        await _all((give(*pair) for pair in members), "the actors did not take their work", READY_SECONDS)
+        return [member for member, assignment in members if assignment is not None]
+
+    async def stop(self) -> None:
+        """End every actor's server; `__exit__` ends the processes."""
+        stops = (member.handle.stop.remote() for member in self.members)
+        try:
+            await asyncio.wait_for(asyncio.gather(*stops, return_exceptions=True), STOP_SECONDS)
+        except TimeoutError:
+            return
+
+
+async def _all(work: Any, failure: str, seconds: float) -> None:
+    import ray.exceptions
+
+    tasks: list[Awaitable[None]] = [asyncio.ensure_future(item) for item in work]
+    try:
+        await asyncio.wait_for(asyncio.gather(*tasks), seconds)
+    except TimeoutError:
+        raise NodeError(f"{failure} within {seconds:g} s") from None
+    except ray.exceptions.RayError as error:
+        raise NodeError(f"{failure}: {str(error).strip().splitlines()[-1]}") from error

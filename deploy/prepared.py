@@ -1,0 +1,62 @@
+"""A scenario made ready: data loaded, model built, adversary checked. What is wrong shows here, before any actor."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from deploy.scenario import Scenario
+from nodes.data.base import FederatedData
+from nodes.data.prepare import prepare
+from nodes.models.base import Network
+from nodes.participant import Assignment, ParticipantSpec
+from nodes.runtime.arrays import F32
+from nodes.runtime.errors import ScenarioError
+from nodes.runtime.seeds import generator
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a run needs besides actors."""
+
+    scenario: Scenario
+    data: FederatedData
+    network: Network
+    initial_D: F32
+
+    @property
+    def members(self) -> tuple[int, ...]:
+        """Ids of the participants that attack."""
+        adversary = self.scenario.adversary
+        return () if adversary is None else adversary.members(self.scenario.participants.count, self.scenario.seed)
+
+    def assignment(self, run: str, ids: Sequence[int]) -> Assignment:
+        """What the actor that carries `ids` must know."""
+        scenario, data = self.scenario, self.data
+        return Assignment(
+            run=run,
+            seed=scenario.seed,
+            model=scenario.model,
+            training=scenario.training,
+            task=data.task,
+            class_names=data.class_names,
+            benign=data.benign,
+            num_features=len(data.features),
+            participants=tuple(ParticipantSpec(id, data.shards[id], data.local_tests[id]) for id in ids),
+            local_evaluation=scenario.evaluation.local,
+            trace=scenario.trace,
+        )
+
+
+def make_ready(scenario: Scenario) -> Prepared:
+    """Load and check everything. Raises InputError, in one line, for whatever cannot work."""
+    count = scenario.participants.count
+    if scenario.rounds.min_updates > count:
+        raise ScenarioError("rounds.min_updates", scenario.rounds.min_updates, f"at most {count}, the participants")
+    if scenario.adversary is not None:
+        scenario.adversary.check_plan(count, scenario.rounds.count)
+    data = prepare(scenario.data, scenario.partition, count, scenario.seed)
+    if scenario.adversary is not None:
+        scenario.adversary.attack.check(data.class_names, data.benign, data.task)
+    num_classes = 2 if data.task == "binary" else len(data.class_names)
+    network = scenario.model.build(len(data.features), num_classes, data.task)
+    initial_D = network.initial(generator(scenario.seed, "model-init"))
+    return Prepared(scenario, data, network, initial_D)

@@ -1,0 +1,78 @@
+"""The benign reference of an attacked run: same scenario and seed without the adversary, computed once and kept."""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from adversary.success import aasr
+from coordinator.recorder import ROUNDS, class_column
+from deploy.execution import Benign, Execution
+from deploy.identity import code_digest, versions
+from deploy.prepared import Prepared
+
+
+def cache_folder() -> Path:
+    """Where references are kept: `$TURNCOAT_CACHE`, or `turncoat` in the user's cache folder."""
+    given = os.environ.get("TURNCOAT_CACHE")
+    if given:
+        return Path(given)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "turncoat"
+
+
+def reference_digest(prepared: Prepared) -> str:
+    """SHA-256 over all that decides the benign result: scenario less the adversary and names, rows, code, versions."""
+    document = prepared.scenario.benign().document()
+    for key in ("name", "description", "trace"):
+        del document[key]
+    del document["participants"]["per_actor"]
+    identity = [document, prepared.data.fingerprint, code_digest(), versions()]
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+
+def benign_reference(
+    prepared: Prepared, compute: Callable[[Execution], Mapping[str, Any]]
+) -> tuple[Benign, dict[str, Any]]:
+    """Return the AASR by round without the adversary, and what `summary.json` says of the reference.
+
+    `compute` runs an execution when the cache has none.
+    """
+    adversary = prepared.scenario.adversary
+    assert adversary is not None
+    digest = reference_digest(prepared)
+    folder = cache_folder() / "references" / digest
+    cached = (folder / "summary.json").exists()
+    if not cached:
+        part = folder.with_name(f"{digest}.{os.getpid()}.part")
+        shutil.rmtree(part, ignore_errors=True)
+        scenario = prepared.scenario.benign().model_copy(update={"name": "reference", "trace": False})
+        try:
+            compute(Execution(replace(prepared, scenario=scenario), part))
+            shutil.rmtree(folder, ignore_errors=True)
+            part.rename(folder)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+    summary = json.loads((folder / "summary.json").read_text())
+    rounds = pd.read_parquet(folder / ROUNDS)
+    objective = adversary.attack.objective()
+    benign: dict[int, float | None] = {}
+    for record in rounds.to_dict("records"):
+        row = {str(name): value for name, value in record.items()}
+        recalls = {name: _known(row[class_column("recall", name)]) for name in prepared.data.class_names}
+        benign[int(row["round"])] = aasr({**row, "recall_per_class": recalls}, objective)
+    return benign, {
+        "digest": digest,
+        "cached": cached,
+        "model_sha256": summary["model_sha256"],
+        "final": summary["final"],
+    }
+
+
+def _known(value: float) -> float | None:
+    return None if pd.isna(value) else value

@@ -1,0 +1,85 @@
+"""A scenario: one frozen, typed document, to which each room contributes its part."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import Field
+
+from adversary.settings import AdversaryConfig
+from coordinator.aggregation import RULES, RuleConfig
+from coordinator.aggregation.fedavg import FedAvgConfig
+from nodes.data.base import DATASETS, PARTITIONS, DataConfig, PartitionConfig
+from nodes.data.partitions.iid import Iid
+from nodes.data.sources.synthetic_flows import SyntheticFlows
+from nodes.models.base import MODELS, ModelConfig
+from nodes.models.mlp import MLPConfig
+from nodes.runtime.components import Config, OneOf
+from nodes.training.settings import TrainingSettings
+
+
+class ParticipantsConfig(Config):
+    """The members of the federation, and how they share actors."""
+
+    count: Annotated[int, Field(ge=1)] = 10
+    """Number of participants; their ids count from 0."""
+    per_actor: Annotated[int, Field(ge=1)] | Literal["auto"] = 1
+    """Participants that one Ray actor carries; `auto` spreads them over the cluster's cores. Never changes a result."""
+
+
+class RoundsConfig(Config):
+    """The rounds of a run."""
+
+    count: Annotated[int, Field(ge=1)] = 10
+    """Number of rounds; they count from 1."""
+    min_updates: Annotated[int, Field(ge=1)] = 1
+    """A round with fewer admitted updates ends the run as failed."""
+    timeout_seconds: Annotated[float, Field(gt=0)] = 3600.0
+    """An actor that has not answered a call by then is lost for the round."""
+
+
+class EvaluationConfig(Config):
+    """Who judges the models besides the coordinator."""
+
+    local: bool = True
+    """Participants judge their own model before aggregation, and the global one after it, on rows of their own."""
+
+
+class Scenario(Config):
+    """Everything that decides a run."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = "run"
+    """Names the run directory."""
+    description: str = ""
+    """What the scenario is for, in words."""
+    seed: Annotated[int, Field(ge=0)] = 1313
+    """Every random draw derives from it."""
+    data: Annotated[DataConfig, OneOf(DATASETS)] = SyntheticFlows()
+    partition: Annotated[PartitionConfig, OneOf(PARTITIONS)] = Iid()
+    participants: ParticipantsConfig = ParticipantsConfig()
+    model: Annotated[ModelConfig, OneOf(MODELS)] = MLPConfig()
+    training: TrainingSettings = TrainingSettings(epochs=1)
+    rounds: RoundsConfig = RoundsConfig()
+    aggregation: Annotated[RuleConfig, OneOf(RULES)] = FedAvgConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    adversary: AdversaryConfig | None = None
+    trace: bool = True
+    """Write spans to `trace/`."""
+
+    def document(self) -> dict[str, Any]:
+        """The scenario with every default spelled out, as plain JSON values."""
+        return self.model_dump(mode="json")
+
+    def digest(self) -> str:
+        """SHA-256 over the document."""
+        return hashlib.sha256(json.dumps(self.document(), sort_keys=True).encode()).hexdigest()
+
+    def write(self, path: Path) -> None:
+        """Write the document as YAML; it runs again from there."""
+        path.write_text(yaml.safe_dump(self.document(), sort_keys=False, allow_unicode=True))
+
+    def benign(self) -> "Scenario":
+        """The same scenario without its adversary."""
+        return self.model_copy(update={"adversary": None})

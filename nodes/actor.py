@@ -1,0 +1,41 @@
+"""The Ray actor: a `NodeServer` in a process of its own. This is the only module of the room that knows Ray."""
+
+import os
+from typing import Any
+
+import ray
+from threadpoolctl import threadpool_limits
+
+from nodes.participant import Assignment
+from nodes.runtime.auth import Credentials
+from nodes.server import NodeServer
+
+
+class NodeActor:
+    """Carries participants on some machine of the cluster. Ray places and ends it; all else goes over gRPC."""
+
+    def __init__(self, name: str, credentials: Credentials, threads: int) -> None:
+        threadpool_limits(threads)
+        self._server = NodeServer(name, credentials)
+
+    async def start(self, loopback: bool) -> tuple[str, int]:
+        """Listen on loopback or on this node's address; return the address and the process id."""
+        return await self._server.start("127.0.0.1" if loopback else _node_address()), os.getpid()
+
+    async def assign(self, assignment: Assignment | None) -> str:
+        """Carry another run, or none; return the spans of the one before."""
+        return await self._server.assign(assignment)
+
+    async def stop(self) -> str:
+        """End the gRPC server; return the last spans."""
+        return await self._server.stop()
+
+
+def place(name: str, credentials: Credentials, *, num_cpus: float, threads: int) -> Any:
+    """Ask Ray for an actor; returns its handle at once. `num_cpus` are reserved, `threads` used by one training."""
+    options = {"name": None, "num_cpus": num_cpus, "max_restarts": 0, "max_task_retries": 0, "max_concurrency": 16}
+    return ray.remote(NodeActor).options(**options).remote(name, credentials, threads)
+
+
+def _node_address() -> str:
+    return str(ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]

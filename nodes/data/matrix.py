@@ -1,0 +1,63 @@
+"""Encoding and scaling all rows, column by column, so that only one column exists in float64 beside the table."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from nodes.data.base import Feature, Scaling
+from nodes.data.encode import CategoricalCode, Encoder, encoders
+from nodes.data.scale import IDENTITY, Numbers, Scaler, fit
+from nodes.data.split import Split
+from nodes.runtime.arrays import F32, I64
+
+
+@dataclass(frozen=True, slots=True)
+class Matrix:
+    """Model inputs, float32, C-contiguous: train_BF, test_BF, local_BF per participant; and the F features."""
+
+    train_BF: F32
+    test_BF: F32
+    local_BF: tuple[F32, ...]
+    features: tuple[Feature, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Deal:
+    """Who has which rows: participant i the training rows `spans[i]`, and the test rows `tests[i]`."""
+
+    spans: Sequence[slice]
+    tests: Sequence[I64]
+
+
+def build(features: Sequence[Feature], rows: Split, deal: Deal, scaling: Scaling, code: CategoricalCode) -> Matrix:
+    """Encode and scale. Raises DataError if the scaling method is `none` and a value overflows float32."""
+    fitted_B = np.concatenate([rows.train_B, rows.test_B]) if scaling.fit == "paper" else rows.train_B
+    columns = encoders(features, rows.frame.take(fitted_B), code)
+    width = sum(len(column.outputs) for column in columns)
+    train_BF, test_BF = (np.empty((len(part_B), width), np.float32) for part_B in (rows.train_B, rows.test_B))
+    local_BF = tuple(np.empty((len(part_B), width), np.float32) for part_B in deal.tests)
+    outputs: list[Feature] = []
+    for column in columns:
+        for output, values_B in zip(column.outputs, column.columns(rows.frame), strict=True):
+            place = len(outputs)
+            scaler = _fit(column, values_B[fitted_B], scaling)
+            train_B, test_B = values_B[rows.train_B], values_B[rows.test_B]
+            own = _own(column, train_B, deal, scaling) or [scaler] * len(deal.spans)
+            for mine, span, tests, local in zip(own, deal.spans, deal.tests, local_BF, strict=True):
+                train_BF[span, place] = mine(train_B[span])
+                local[:, place] = mine(test_B[tests])
+            test_BF[:, place] = scaler(test_B)
+            outputs.append(scaler.feature(output))
+    return Matrix(train_BF, test_BF, local_BF, tuple(outputs))
+
+
+def _own(column: Encoder, train_B: Numbers, deal: Deal, scaling: Scaling) -> list[Scaler]:
+    """Each participant's scaler, if they fit their own."""
+    if scaling.fit != "participant":
+        return []
+    return [_fit(column, train_B[span], scaling) for span in deal.spans]
+
+
+def _fit(column: Encoder, values_B: Numbers, scaling: Scaling) -> Scaler:
+    return IDENTITY if column.one_hot else fit(scaling.method, values_B, column.feature.name)

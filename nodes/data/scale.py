@@ -1,0 +1,74 @@
+"""Scaling of one column of numbers, in float64."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from nodes.data.base import Feature
+from nodes.runtime.arrays import F32, F64
+from nodes.runtime.errors import DataError
+
+Numbers = npt.NDArray[np.integer] | npt.NDArray[np.floating]
+
+LARGEST = 1e30
+"""Bound on scaled values: a test row far outside the fitted range stays finite through a float32 network. Values this
+side of it are not clipped."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scaler:
+    """`(x - centre) / spread`, computed on `x / unit`; a constant column (spread 0) becomes 0.
+
+    unit is a power of two, so that dividing by it changes no bit of the result and squares of values up to 1e308 do not
+    overflow.
+    """
+
+    centre: float
+    spread: float
+    unit: float = 1.0
+
+    def __call__(self, values_B: Numbers) -> F32:
+        """Return the scaled values as float32. Raises nothing: values beyond LARGEST are bounded."""
+        if self.spread == 0:
+            return np.zeros(len(values_B), np.float32)
+        scaled_B = (_float64(values_B) / self.unit - self.centre) / self.spread
+        bounded_B: F32 = np.clip(scaled_B, -LARGEST, LARGEST, out=scaled_B).astype(np.float32)
+        return bounded_B
+
+    def feature(self, feature: Feature) -> Feature:
+        """The feature as the model sees it: its range after scaling."""
+        low, high = feature.low, feature.high
+        if self.spread == 0:
+            return Feature(feature.name, feature.kind, 0.0, 0.0)
+        low, high = ((limit / self.unit - self.centre) / self.spread for limit in (low, high))
+        return Feature(feature.name, feature.kind, low, high)
+
+
+IDENTITY = Scaler(0.0, 1.0)
+
+
+def fit(method: Literal["min-max", "standard", "none"], values_B: Numbers, name: str) -> Scaler:
+    """Fit a scaler to at least one row of the column `name`.
+
+    min-max maps the range to [0, 1]; standard gives mean 0 and standard deviation 1 (ddof=0); both as scikit-learn.
+    Raises DataError if the method is `none` and a value would overflow float32.
+    """
+    low, high = float(values_B.min()), float(values_B.max())
+    largest = max(abs(low), abs(high))
+    if method == "none":
+        if largest > np.finfo(np.float32).max:
+            raise DataError(f"column {name!r}", largest, "values within float32 (or data.scaling.method: min-max)")
+        return IDENTITY
+    if low == high:
+        return Scaler(0.0, 0.0)
+    unit = float(np.ldexp(1.0, np.frexp(largest)[1])) if largest > 1e100 else 1.0
+    if method == "min-max":
+        return Scaler(low / unit, high / unit - low / unit, unit)
+    units_B = _float64(values_B) / unit
+    return Scaler(float(units_B.mean()), float(units_B.std()), unit)
+
+
+def _float64(values_B: Numbers) -> F64:
+    return np.asarray(values_B, np.float64)

@@ -1,0 +1,17 @@
+"""The detector of the gradient-leakage study FedDef (Chen et al. 2022)."""
+
+from typing import Literal
+
+from nodes.models.base import MODELS, ModelConfig, Network, Task
+from nodes.training.mlp import MLP
+
+
+@MODELS.register
+class FedDefConfig(ModelConfig):
+    """FedDef's d-2d-3d-n perceptron: hidden layers twice and three times the inputs, n softmax outputs for any task."""
+
+    name: Literal["feddef-dnn"] = "feddef-dnn"
+
+    def build(self, num_features: int, num_classes: int, task: Task) -> Network:
+        """See ModelConfig."""
+        return MLP((num_features, 2 * num_features, 3 * num_features, num_classes), "softmax")

@@ -1,0 +1,22 @@
+"""Multilayer perceptron of any hidden widths."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from nodes.models.base import MODELS, ModelConfig, Network, Task, head
+from nodes.training.mlp import MLP
+
+
+@MODELS.register
+class MLPConfig(ModelConfig):
+    """Multilayer perceptron: linear layers of the `hidden` widths with ReLU, one sigmoid or C softmax outputs."""
+
+    name: Literal["mlp"] = "mlp"
+    hidden: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(strict=False, min_length=1)] = (128, 128)
+    """Widths of the hidden layers."""
+
+    def build(self, num_features: int, num_classes: int, task: Task) -> Network:
+        """See ModelConfig."""
+        num_outputs, loss = head(num_classes, task)
+        return MLP((num_features, *self.hidden, num_outputs), loss)

@@ -1,0 +1,111 @@
+"""A participant: its rows, and the transforms that act on them and on its update. It knows no adversary."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import numpy as np
+
+from nodes.behaviour import Behaviour, Context
+from nodes.data.shard import Shard
+from nodes.metrics import evaluate
+from nodes.models.base import Fit, FitReport, ModelConfig, Network, Task, predictions
+from nodes.runtime.arrays import F32
+from nodes.runtime.seeds import generator
+from nodes.training.settings import TrainingSettings
+
+
+@dataclass(frozen=True, slots=True)
+class ParticipantSpec:
+    """A participant as it is placed on an actor; ids count from 0 over the federation."""
+
+    id: int
+    shard: Shard
+    local_test: Shard
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """All that an actor must know of a run."""
+
+    run: str
+    seed: int
+    model: ModelConfig
+    training: TrainingSettings
+    task: Task
+    class_names: tuple[str, ...]
+    benign: int | None
+    num_features: int
+    participants: tuple[ParticipantSpec, ...]
+    local_evaluation: bool = True
+    trace: bool = True
+
+    def network(self) -> Network:
+        """Build the model for this run's data."""
+        num_classes = 2 if self.task == "binary" else len(self.class_names)
+        return self.model.build(self.num_features, num_classes, self.task)
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What one participant did in one round.
+
+    update_D: what training added to the global model, after the participant's update transforms; valid until the next
+    participant of the same actor trains. seconds by phase; figures of the trained model on the participant's test rows.
+    """
+
+    participant: int
+    rows: int
+    report: FitReport
+    update_D: F32
+    seconds: Mapping[str, float]
+    figures: Mapping[str, float] = field(default_factory=dict)
+
+
+class Participant:
+    """One member of the federation, on whatever actor carries it."""
+
+    def __init__(self, spec: ParticipantSpec, assignment: Assignment) -> None:
+        self.spec = spec
+        self.behaviours: dict[str, Behaviour] = {}
+        self._assignment = assignment
+
+    def context(self, round: int) -> Context:
+        """What this participant's transforms may know in `round`."""
+        run = self._assignment
+        return Context(run.seed, round, self.spec.id, run.task, run.class_names, run.benign)
+
+    def train(
+        self, network: Network, model_D: F32, scratch_D: F32, round: int, should_stop: Callable[[], bool]
+    ) -> Trained:
+        """Train on the (transformed) shard from `model_D`; the update is left in `scratch_D`."""
+        run, context = self._assignment, self.context(round)
+        marks = [time.perf_counter()]
+        shard = self.spec.shard
+        for behaviour in self.behaviours.values():
+            shard = behaviour.transform_data(shard, context)
+        marks.append(time.perf_counter())
+        np.copyto(scratch_D, model_D)
+        rng = generator(run.seed, "local-training", round=round, participant=self.spec.id)
+        report = network.fit(scratch_D, Fit(shard, run.training, rng, round=round, should_stop=should_stop))
+        marks.append(time.perf_counter())
+        figures = self.figures(network, scratch_D) if run.local_evaluation else {}
+        marks.append(time.perf_counter())
+        update_D = np.subtract(scratch_D, model_D, out=scratch_D)
+        for behaviour in self.behaviours.values():
+            update_D = behaviour.transform_update(update_D, context)
+        marks.append(time.perf_counter())
+        phases = ("data_transforms", "train", "evaluate", "update_transforms")
+        seconds = {name: end - start for name, (start, end) in zip(phases, pairwise(marks), strict=True)}
+        return Trained(self.spec.id, len(shard), report, update_D, seconds, figures)
+
+    def figures(self, network: Network, params_D: F32) -> dict[str, float]:
+        """Figures of `params_D` on this participant's own test rows; empty when it has none."""
+        test, run = self.spec.local_test, self._assignment
+        if not len(test):
+            return {}
+        predicted_B = predictions(network.logits(params_D, test.features_BF), network.loss)
+        result = evaluate(predicted_B, test.labels_B, test.classes_B, run.class_names, run.benign, run.task)
+        figures = {"accuracy": result.accuracy, "f1": result.f1, "recall": result.recall}
+        return figures if result.fallout is None else figures | {"fallout": result.fallout}

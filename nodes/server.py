@@ -1,0 +1,48 @@
+"""A gRPC server for one actor: the participants' service, health and reflection, behind a token."""
+
+import grpc.aio
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from nodes.participant import Assignment
+from nodes.runtime.auth import Credentials, RequireToken
+from nodes.runtime.telemetry import Telemetry
+from nodes.runtime.wire import MESSAGE_OPTIONS
+from nodes.service import ParticipantsService, method_names
+from nodes.v1 import participants_pb2_grpc as rpc
+
+
+class NodeServer:
+    """Serves one actor's participants until `stop`; plain asyncio, no Ray."""
+
+    def __init__(self, name: str, credentials: Credentials) -> None:
+        self._service = ParticipantsService(Telemetry(name))
+        self._health = health.aio.HealthServicer()
+        self._server = grpc.aio.server(
+            interceptors=[RequireToken(credentials)], options=[*MESSAGE_OPTIONS, ("grpc.so_reuseport", 0)]
+        )
+        rpc.add_ParticipantsServicer_to_server(self._service, self._server)  # type: ignore[no-untyped-call]
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        reflection.enable_server_reflection(
+            (*method_names(), health.SERVICE_NAME, reflection.SERVICE_NAME), self._server
+        )
+
+    async def start(self, host: str) -> str:
+        """Listen on a free port of `host`; return the address to call."""
+        port = self._server.add_insecure_port(f"{host}:0")
+        await self._server.start()
+        for service in ("", *method_names()):
+            await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
+        return f"{host}:{port}"
+
+    async def assign(self, assignment: Assignment | None) -> str:
+        """Carry another run, or none; return the spans of the one before as an OTLP JSON line."""
+        await self._service.assign(assignment)
+        return self._service.telemetry.drain()
+
+    async def stop(self, grace_seconds: float = 0.5) -> str:
+        """End calls, the server and the training thread; return the last spans."""
+        await self._health.enter_graceful_shutdown()
+        await self._server.stop(grace_seconds)
+        self._service.close()
+        return self._service.telemetry.drain()

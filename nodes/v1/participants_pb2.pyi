@@ -1,0 +1,186 @@
+from google.protobuf.internal import containers as _containers
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class Vector(_message.Message):
+    __slots__ = ("dtype", "length", "data")
+    DTYPE_FIELD_NUMBER: _ClassVar[int]
+    LENGTH_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    dtype: str
+    length: int
+    data: bytes
+    def __init__(self, dtype: _Optional[str] = ..., length: _Optional[int] = ..., data: _Optional[bytes] = ...) -> None: ...
+
+class DescribeRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class DescribeResponse(_message.Message):
+    __slots__ = ("run", "parameters", "layout", "participants")
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    PARAMETERS_FIELD_NUMBER: _ClassVar[int]
+    LAYOUT_FIELD_NUMBER: _ClassVar[int]
+    PARTICIPANTS_FIELD_NUMBER: _ClassVar[int]
+    run: str
+    parameters: int
+    layout: _containers.RepeatedCompositeFieldContainer[Tensor]
+    participants: _containers.RepeatedCompositeFieldContainer[Participant]
+    def __init__(self, run: _Optional[str] = ..., parameters: _Optional[int] = ..., layout: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ..., participants: _Optional[_Iterable[_Union[Participant, _Mapping]]] = ...) -> None: ...
+
+class Tensor(_message.Message):
+    __slots__ = ("name", "shape")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    SHAPE_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    shape: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, name: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class Participant(_message.Message):
+    __slots__ = ("id", "rows", "test_rows")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    TEST_ROWS_FIELD_NUMBER: _ClassVar[int]
+    id: int
+    rows: int
+    test_rows: int
+    def __init__(self, id: _Optional[int] = ..., rows: _Optional[int] = ..., test_rows: _Optional[int] = ...) -> None: ...
+
+class TrainRequest(_message.Message):
+    __slots__ = ("order", "chunk")
+    ORDER_FIELD_NUMBER: _ClassVar[int]
+    CHUNK_FIELD_NUMBER: _ClassVar[int]
+    order: TrainOrder
+    chunk: bytes
+    def __init__(self, order: _Optional[_Union[TrainOrder, _Mapping]] = ..., chunk: _Optional[bytes] = ...) -> None: ...
+
+class TrainOrder(_message.Message):
+    __slots__ = ("run", "round", "participants", "model")
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    PARTICIPANTS_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    run: str
+    round: int
+    participants: _containers.RepeatedScalarFieldContainer[int]
+    model: Vector
+    def __init__(self, run: _Optional[str] = ..., round: _Optional[int] = ..., participants: _Optional[_Iterable[int]] = ..., model: _Optional[_Union[Vector, _Mapping]] = ...) -> None: ...
+
+class TrainResponse(_message.Message):
+    __slots__ = ("updates", "chunk")
+    UPDATES_FIELD_NUMBER: _ClassVar[int]
+    CHUNK_FIELD_NUMBER: _ClassVar[int]
+    updates: _containers.RepeatedCompositeFieldContainer[Update]
+    chunk: bytes
+    def __init__(self, updates: _Optional[_Iterable[_Union[Update, _Mapping]]] = ..., chunk: _Optional[bytes] = ...) -> None: ...
+
+class Update(_message.Message):
+    __slots__ = ("round", "participant", "rows", "steps", "first_loss", "last_loss", "seconds", "figures", "vector", "failure")
+    class SecondsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: float
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
+    class FiguresEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: float
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    PARTICIPANT_FIELD_NUMBER: _ClassVar[int]
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    STEPS_FIELD_NUMBER: _ClassVar[int]
+    FIRST_LOSS_FIELD_NUMBER: _ClassVar[int]
+    LAST_LOSS_FIELD_NUMBER: _ClassVar[int]
+    SECONDS_FIELD_NUMBER: _ClassVar[int]
+    FIGURES_FIELD_NUMBER: _ClassVar[int]
+    VECTOR_FIELD_NUMBER: _ClassVar[int]
+    FAILURE_FIELD_NUMBER: _ClassVar[int]
+    round: int
+    participant: int
+    rows: int
+    steps: int
+    first_loss: float
+    last_loss: float
+    seconds: _containers.ScalarMap[str, float]
+    figures: _containers.ScalarMap[str, float]
+    vector: Vector
+    failure: str
+    def __init__(self, round: _Optional[int] = ..., participant: _Optional[int] = ..., rows: _Optional[int] = ..., steps: _Optional[int] = ..., first_loss: _Optional[float] = ..., last_loss: _Optional[float] = ..., seconds: _Optional[_Mapping[str, float]] = ..., figures: _Optional[_Mapping[str, float]] = ..., vector: _Optional[_Union[Vector, _Mapping]] = ..., failure: _Optional[str] = ...) -> None: ...
+
+class EvaluateRequest(_message.Message):
+    __slots__ = ("order", "chunk")
+    ORDER_FIELD_NUMBER: _ClassVar[int]
+    CHUNK_FIELD_NUMBER: _ClassVar[int]
+    order: EvaluateOrder
+    chunk: bytes
+    def __init__(self, order: _Optional[_Union[EvaluateOrder, _Mapping]] = ..., chunk: _Optional[bytes] = ...) -> None: ...
+
+class EvaluateOrder(_message.Message):
+    __slots__ = ("run", "participants", "model")
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    PARTICIPANTS_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    run: str
+    participants: _containers.RepeatedScalarFieldContainer[int]
+    model: Vector
+    def __init__(self, run: _Optional[str] = ..., participants: _Optional[_Iterable[int]] = ..., model: _Optional[_Union[Vector, _Mapping]] = ...) -> None: ...
+
+class EvaluateResponse(_message.Message):
+    __slots__ = ("evaluations",)
+    EVALUATIONS_FIELD_NUMBER: _ClassVar[int]
+    evaluations: _containers.RepeatedCompositeFieldContainer[Evaluation]
+    def __init__(self, evaluations: _Optional[_Iterable[_Union[Evaluation, _Mapping]]] = ...) -> None: ...
+
+class Evaluation(_message.Message):
+    __slots__ = ("participant", "figures")
+    class FiguresEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: float
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
+    PARTICIPANT_FIELD_NUMBER: _ClassVar[int]
+    FIGURES_FIELD_NUMBER: _ClassVar[int]
+    participant: int
+    figures: _containers.ScalarMap[str, float]
+    def __init__(self, participant: _Optional[int] = ..., figures: _Optional[_Mapping[str, float]] = ...) -> None: ...
+
+class AssumeRequest(_message.Message):
+    __slots__ = ("run", "behaviour", "participants", "factory", "parameters")
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    BEHAVIOUR_FIELD_NUMBER: _ClassVar[int]
+    PARTICIPANTS_FIELD_NUMBER: _ClassVar[int]
+    FACTORY_FIELD_NUMBER: _ClassVar[int]
+    PARAMETERS_FIELD_NUMBER: _ClassVar[int]
+    run: str
+    behaviour: str
+    participants: _containers.RepeatedScalarFieldContainer[int]
+    factory: str
+    parameters: str
+    def __init__(self, run: _Optional[str] = ..., behaviour: _Optional[str] = ..., participants: _Optional[_Iterable[int]] = ..., factory: _Optional[str] = ..., parameters: _Optional[str] = ...) -> None: ...
+
+class AssumeResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ReleaseRequest(_message.Message):
+    __slots__ = ("run", "behaviour")
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    BEHAVIOUR_FIELD_NUMBER: _ClassVar[int]
+    run: str
+    behaviour: str
+    def __init__(self, run: _Optional[str] = ..., behaviour: _Optional[str] = ...) -> None: ...
+
+class ReleaseResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...

@@ -1,4 +1,4 @@
-"""The truth log: who was controlled in which round, with what, how much. Read by the adversary and the analysis only."""
+"""The truth log: who was controlled in which round, with what, how much. For the adversary and the analysis only."""
 
 from collections.abc import Sequence
 from pathlib import Path

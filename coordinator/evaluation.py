@@ -4,10 +4,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from nodes.metrics import evaluate
-
 from coordinator.records import Figure
 from nodes.data.shard import Shard
+from nodes.metrics import evaluate
 from nodes.models.base import Network, Task, predictions
 from nodes.runtime.arrays import F32
 

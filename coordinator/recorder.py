@@ -18,7 +18,13 @@ PARTICIPANTS = "participants.parquet"
 EVENTS = "events.jsonl"
 PHASES = ("data_transforms", "train", "evaluate", "update_transforms", "encode")
 
-_ARROW: dict[Any, pa.DataType] = {int: pa.int64(), float: pa.float64(), bool: pa.bool_(), str: pa.string(), float | None: pa.float64()}
+_ARROW: dict[Any, pa.DataType] = {
+    int: pa.int64(),
+    float: pa.float64(),
+    bool: pa.bool_(),
+    str: pa.string(),
+    float | None: pa.float64(),
+}
 _PLAIN = [field for field in fields(ParticipantRow) if field.name != "seconds"]
 PARTICIPANT_SCHEMA = pa.schema(
     [(field.name, _ARROW.get(field.type, pa.string())) for field in _PLAIN]

@@ -12,7 +12,8 @@ from typing import Any
 import pandas as pd
 
 from adversary.success import aasr
-from coordinator.recorder import ROUNDS, class_column
+from analysis.runs import open_run
+from coordinator.recorder import class_column
 from deploy.execution import Benign, Execution
 from deploy.identity import code_digest, versions
 from deploy.prepared import Prepared
@@ -58,11 +59,11 @@ def benign_reference(
             part.rename(folder)
         finally:
             shutil.rmtree(part, ignore_errors=True)
-    summary = json.loads((folder / "summary.json").read_text())
-    rounds = pd.read_parquet(folder / ROUNDS)
+    run = open_run(folder)
+    summary = run.summary
     objective = adversary.attack.objective()
     benign: dict[int, float | None] = {}
-    for record in rounds.to_dict("records"):
+    for record in run.rounds().to_dict("records"):
         row = {str(name): value for name, value in record.items()}
         recalls = {name: _known(row[class_column("recall", name)]) for name in prepared.data.class_names}
         benign[int(row["round"])] = aasr({**row, "recall_per_class": recalls}, objective)

@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 from rich.table import Table
 
-from coordinator.recorder import ROUNDS
+from analysis.runs import open_run
 
 COLUMNS = {
     "round": "round",
@@ -25,7 +25,7 @@ WHOLE = {"round", "admitted"}
 
 def round_table(directory: Path) -> Table:
     """A row per round of a run directory."""
-    rounds = pd.read_parquet(directory / ROUNDS)
+    rounds = open_run(directory).rounds()
     names = [name for name in COLUMNS if name in rounds and (name in WHOLE or rounds[name].notna().any())]
     table = Table(box=None, pad_edge=False)
     for name in names:

@@ -119,6 +119,7 @@ def _parquet(file: TableFile, columns: Sequence[str]) -> pd.DataFrame:
 
 
 def _csv(file: TableFile, columns: Sequence[str], text: Collection[str]) -> pd.DataFrame:
+    # All columns are parsed: with `usecols` pandas would let rows with too many cells pass.
     with warnings.catch_warnings():
         warnings.simplefilter("error", pd.errors.ParserWarning)
         frame = pd.read_csv(
@@ -126,10 +127,9 @@ def _csv(file: TableFile, columns: Sequence[str], text: Collection[str]) -> pd.D
             names=list(file.columns),
             header=0 if file.has_header else None,
             index_col=False,
-            usecols=[file.columns.index(name) for name in sorted(columns, key=file.columns.index)],
             dtype={name: "str" for name in columns if name in text},
             keep_default_na=False,
-            na_values={name: list(MISSING) for name in columns if name not in text},
+            na_values={name: list(MISSING) for name in file.columns if name not in text},
             skipinitialspace=True,
             low_memory=False,
         )

@@ -58,7 +58,7 @@ def fit(method: Literal["min-max", "standard", "none"], values_B: Numbers, name:
     low, high = float(values_B.min()), float(values_B.max())
     largest = max(abs(low), abs(high))
     if method == "none":
-        if largest > np.finfo(np.float32).max:
+        if largest > float(np.finfo(np.float32).max):
             raise DataError(f"column {name!r}", largest, "values within float32 (or data.scaling.method: min-max)")
         return IDENTITY
     if low == high:

@@ -107,7 +107,7 @@ def _times(flow: Mapping[str, F64 | I64], milliseconds: F64, wraps: float, rng: 
     }
     wrapped = (duration > 0) & (rng.random(len(duration)) < wraps)
     return {
-        "FLOW_DURATION_MILLISECONDS": np.where(wrapped, np.maximum(_WRAP - duration / 100, 0.0), duration),
+        "FLOW_DURATION_MILLISECONDS": np.where(wrapped, _WRAP - duration, duration),
         "DURATION_IN": duration * parts[0] * (flow["IN_PKTS"] > 1),
         "DURATION_OUT": duration * parts[1] * (flow["OUT_PKTS"] > 1),
         **rates,

@@ -109,7 +109,7 @@ class TorchNetwork:
             block = slice(start, start + BLOCK_ROWS)
             loss = self._loss(self._send(features_BF[block]), self._send(labels_B[block]), "sum")
             (loss / len(labels_B)).backward()  # type: ignore[no-untyped-call]
-            total += float(loss)
+            total += float(loss.detach())
         return total / len(labels_B), self._grad_D.cpu().numpy().copy()
 
     def logits(self, params_D: F32, features_BF: F32) -> F32:

@@ -26,6 +26,7 @@ class MLP:
 
     The layout is that of torch.nn.Sequential(Linear, ReLU, Linear, ...): "0.weight" [h1, F], "0.bias" [h1],
     "2.weight", and so on. One output goes with the loss `sigmoid`, two or more with `softmax`.
+    Parameters that overflow give inf and nan without a warning: attacks do that on purpose, and admission refuses them.
 
     >>> network = MLP((2, 3, 1), "sigmoid")
     >>> network.layout.tensors
@@ -68,7 +69,7 @@ class MLP:
         space, loss = self._space, self.chunk_loss()
         pack(params_D, space.params_D, self.widths)
         total, sum_D = 0.0, np.zeros(self.layout.size, np.float32)
-        with np.errstate(over="ignore", under="ignore"):
+        with np.errstate(all="ignore"):
             for start in range(0, len(labels_B), BLOCK_ROWS):
                 inputs_BI = _augment(features_BF[start : start + BLOCK_ROWS])
                 batch = space.batch(len(inputs_BI))
@@ -93,7 +94,8 @@ class MLP:
         for start in range(0, rows, BLOCK_ROWS):
             inputs_BI = _augment(features_BF[start : start + BLOCK_ROWS])
             block_CB = np.empty((self.widths[-1], len(inputs_BI)), np.float32)
-            self._space.batch(len(inputs_BI)).forward(inputs_BI, block_CB)
+            with np.errstate(all="ignore"):
+                self._space.batch(len(inputs_BI)).forward(inputs_BI, block_CB)
             logits_BC[start : start + BLOCK_ROWS] = block_CB.T
         return logits_BC
 
@@ -109,10 +111,10 @@ class _Training:
         self._network = network
         self._space = space
         self._job = job
-        self._lr = job.settings.learning_rate(job.round)
         self._chunk_rows = 0 if job.seams.inputs else CHUNK_ROWS
         self._loss = network.chunk_loss()
-        self._optimizer = optimizer(job.settings.optimizer, self._lr, space.params_D, space.grad_D)
+        lr = job.settings.learning_rate(job.round)
+        self._optimizer = optimizer(job.settings.optimizer, lr, space.params_D, space.grad_D)
         self._batch = space.batch(min(job.settings.batch_size, len(job.shard)))
 
     def run(self, params_D: F32) -> FitReport:
@@ -120,7 +122,7 @@ class _Training:
         job, widths = self._job, self._network.widths
         tally, stopped = Tally(), False
         pack(params_D, self._space.params_D, widths)
-        with np.errstate(over="ignore", under="ignore"):
+        with np.errstate(all="ignore"):
             for chunk in chunks(len(job.shard), job.settings, job.rng, self._chunk_rows):
                 stopped = self._train(chunk, tally)
                 if stopped:
@@ -143,17 +145,14 @@ class _Training:
         loss.load(labels_I, size, 1 / size)
         logits_KCB = np.empty((len(labels_I) // size, *batch.delta_CB.shape), np.float32)
         done = 0
-        for done, logits_CB in enumerate(logits_KCB):
-            if job.should_stop():
-                break
+        while done < len(logits_KCB) and not job.should_stop():
             inputs_BI = inputs_II[done * size : (done + 1) * size]
-            batch.forward(inputs_BI, logits_CB)
-            loss.delta(done, logits_CB, batch.delta_CB)
+            batch.forward(inputs_BI, logits_KCB[done])
+            loss.delta(done, logits_KCB[done], batch.delta_CB)
             batch.backward(inputs_BI)
             if job.seams.gradients:
                 self._pass_gradient()
             step()
-        else:
             done += 1
         tally.add(chunk.epoch, done, done * size, loss.total(logits_KCB[:done]))
         return done < len(logits_KCB)

@@ -42,7 +42,8 @@ class Mnist(DataConfig):
             raise ScenarioError("data.task", "binary", "multiclass: digits have no benign class")
         test = None if self.test_path is None else _read(self.test_path)
         table = _read(self.path)
-        return FlowTable(table.frame, table.classes, _FEATURES, None, table.source, test=test)
+        source = table.source if test is None else f"{table.source}, test {self.test_path}"
+        return FlowTable(table.frame, table.classes, _FEATURES, None, source, test=test)
 
     @classmethod
     def recognises(cls, columns: tuple[str, ...], filename: str) -> bool:

@@ -1,0 +1,54 @@
+"""Where the real data is, and small made-up files."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+_ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Callable[[str], str]:
+    """Returns the path of a file of the data folder, or skips the test."""
+    folder = Path(os.environ.get("TURNCOAT_DATA", _ROOT.parent / "shared" / "data"))
+
+    def find(name: str) -> str:
+        path = folder / name
+        if not path.is_file():
+            pytest.skip(f"needs {name} in the data folder: set TURNCOAT_DATA to it")
+        return str(path)
+
+    return find
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[..., str]:
+    """Writes text to a file and returns its path."""
+
+    def put(text: str, name: str = "flows.csv") -> str:
+        path = tmp_path / name
+        path.write_text(text)
+        return str(path)
+
+    return put
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> str:
+    """A csv of 60 flows: numbers `bytes` and `packets`, a category `service`, classes ok (40), scan (15), worm (5)."""
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(
+        {
+            "bytes": rng.integers(40, 9000, 60),
+            "packets": rng.random(60).round(3),
+            "service": rng.choice(["dns", "http", "-"], 60),
+            "label": ["ok"] * 40 + ["scan"] * 15 + ["worm"] * 5,
+        }
+    )
+    path = tmp_path / "table.csv"
+    frame.to_csv(path, index=False)
+    return str(path)

@@ -101,7 +101,9 @@ def eager(shard: Shard, batch: int) -> Callable[[], None]:
 
     def epoch() -> None:
         adam = torch.optim.Adam(model.parameters(), lr=1e-4)
-        for rows in torch.randperm(len(labels)).split(batch):
+        order = torch.randperm(len(labels))
+        for start in range(0, len(labels), batch):
+            rows = order[start : start + batch]
             adam.zero_grad()
             logits = model(features[rows])[:, 0]
             torch.nn.functional.binary_cross_entropy_with_logits(logits, labels[rows]).backward()  # type: ignore[no-untyped-call]

@@ -1,9 +1,11 @@
-"""From a scenario to a finished run directory: prepare, reference, run. Every command that runs goes through here."""
+"""From scenarios to finished run directories: prepare, reference, run. Every command that runs goes through here."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Protocol
+from types import TracebackType
+from typing import Any, Protocol, Self
 
 from threadpoolctl import threadpool_limits
 
@@ -43,6 +45,58 @@ def check_directory(directory: Path) -> None:
         raise InputError("--out", str(directory), f"a directory that can be made ({error.strerror})") from error
 
 
+class Session:
+    """Runs scenarios one after the other on one pool of actors, which starts with the first run.
+
+    `address` is a Ray cluster's; None starts one in this process. Leaving the session ends the actors.
+    """
+
+    def __init__(self, progress: Progress, address: str | None = None) -> None:
+        self._progress = progress
+        self._address = address
+        self._stack = ExitStack()
+        self._pool: Pool | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+        self._pool = None
+
+    def run(
+        self, scenario: Scenario, directory: Path, ready: Callable[[Prepared], None] = lambda _: None
+    ) -> dict[str, Any]:
+        """Run a scenario, and its benign reference first if it has an adversary; return the summary.
+
+        `ready` hears of the prepared scenario before any actor starts. Raises InputError before anything starts,
+        RunError after; KeyboardInterrupt leaves what was computed.
+        """
+        self._progress.stage("loading data")
+        prepared = make_ready(scenario)
+        check_directory(directory)
+        ready(prepared)
+        execution = Execution(prepared, directory)
+        # One thread, as in the actors: another number may add in another order.
+        with threadpool_limits(1):
+            if scenario.adversary is not None:
+                execution.benign, execution.reference = benign_reference(prepared, self._reference)
+            return self._execute(execution, scenario.name)
+
+    def _reference(self, execution: Execution) -> Mapping[str, Any]:
+        return self._execute(execution, "benign reference")
+
+    def _execute(self, execution: Execution, title: str) -> dict[str, Any]:
+        if self._pool is None:
+            self._progress.stage("starting Ray")
+            self._pool = self._stack.enter_context(Pool(self._address))
+        self._progress.stage("starting actors")
+        execution.observers = (self._progress.rounds(title, execution.prepared.scenario.rounds.count),)
+        return execution.run(self._pool)
+
+
 def run_scenario(
     scenario: Scenario,
     directory: Path,
@@ -50,31 +104,6 @@ def run_scenario(
     address: str | None = None,
     ready: Callable[[Prepared], None] = lambda _: None,
 ) -> dict[str, Any]:
-    """Run a scenario, and its benign reference first if it has an adversary; return the summary.
-
-    `ready` hears of the prepared scenario before any actor starts. Raises InputError before anything starts, RunError
-    after; KeyboardInterrupt leaves what was computed.
-    """
-    progress.stage("loading data")
-    prepared = make_ready(scenario)
-    check_directory(directory)
-    ready(prepared)
-    progress.stage("starting Ray")
-    rounds = scenario.rounds.count
-    # One thread, as in the actors: another number may add in another order.
-    with threadpool_limits(1), Pool(address) as pool:
-
-        def compute(execution: Execution) -> Mapping[str, Any]:
-            execution.observers = _observers(progress, "benign reference", rounds)
-            return execution.run(pool)
-
-        execution = Execution(prepared, directory)
-        if scenario.adversary is not None:
-            execution.benign, execution.reference = benign_reference(prepared, compute)
-        execution.observers = _observers(progress, scenario.name, rounds)
-        return execution.run(pool)
-
-
-def _observers(progress: Progress, title: str, rounds: int) -> Sequence[Observer]:
-    progress.stage("starting actors")
-    return (progress.rounds(title, rounds),)
+    """Run one scenario in a session of its own; see `Session.run`."""
+    with Session(progress, address) as session:
+        return session.run(scenario, directory, ready)

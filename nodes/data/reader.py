@@ -41,7 +41,8 @@ class TableFile:
 def open_table(path: str, *, header: Sequence[str] = (), wanted: str = "") -> TableFile:
     """Look at a file's columns.
 
-    header: names of the columns of a csv that may come without a header line (of its first fields if it has fewer).
+    header: names of the columns of a csv that may come without a header line (of its first fields if it has fewer); a
+    first line that shares no more than half of them is a row.
     wanted: what to say about a missing file: what to download, from where, and where to put it.
     Raises DataError if the file is missing, empty, truncated or of another format.
     """
@@ -57,7 +58,7 @@ def open_table(path: str, *, header: Sequence[str] = (), wanted: str = "") -> Ta
     with _readable(path):
         originals = tuple(pq.read_schema(path).names) if parquet else _first_fields(path)
     names = _clean(originals)
-    if parquet or not header or set(names) & set(header):
+    if parquet or not header or 2 * len(set(names) & set(header)) > len(names):
         return TableFile(path, parquet, names, originals)
     if len(names) > len(header):
         raise DataError(path, f"{len(names)} columns without header line", f"at most {len(header)} columns")

@@ -185,12 +185,12 @@ def test_headerless_kdd(write: Write) -> None:
 
 
 def test_kitsune_with_separate_labels(write: Write) -> None:
-    rows = "".join(",".join(str(value) for value in np.arange(115) + first) + "\n" for first in range(3))
+    rows = "".join(",".join(str(value) for value in np.arange(115) + first + 0.5) + "\n" for first in range(3))
     path = write(rows, "Mirai_dataset.csv")
     labels = write(',"x"\n1,0\n2,0\n3,1\n', "Mirai_labels.csv")
     table = Kitsune(path=path, labels_path=labels).load(0)
     assert table.classes.tolist() == ["Benign", "Benign", "Malicious"]
-    assert table.frame.iloc[2, 114] == 116
+    assert table.frame.iloc[2, 114] == 116.5
     assert Kitsune(path=path, labels_path=write("0\n0\n1\n", "bare.csv")).load(0).classes[2] == "Malicious"
     with pytest.raises(DataError, match="2 labels"):
         Kitsune(path=path, labels_path=write(',"x"\n1,0\n2,1\n', "short.csv")).load(0)

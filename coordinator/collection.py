@@ -31,6 +31,8 @@ class Collection:
             await link.train(self.round, ids, model_D, _ActorInbox(self, frozenset(ids)))
         except (NodeError, WireError) as error:
             reason = str(error)
+        except Exception as error:  # noqa: BLE001 - a fault in one link must not pass for an actor's silence
+            reason = f"{link.name}: {type(error).__name__}: {error}"
         finally:
             for id in ids:
                 if self.rows[id].state == "waiting":
@@ -38,9 +40,9 @@ class Collection:
 
     def row_for(self, arrival: Arrival, actors_own: frozenset[int]) -> F32 | None:
         """See `Inbox.row_for`; an actor may deliver for its own participants only."""
-        reason = self._admission.open(arrival)
         if arrival.participant not in actors_own:
             return None
+        reason = self._admission.open(arrival)
         if reason is None:
             view: F32 = self._matrix_ND[self._position[arrival.participant]]
             return view

@@ -127,7 +127,8 @@ class Driver:
             self._aggregate_D, self._state, diagnosis = await asyncio.to_thread(
                 self.plan.rule.apply, updates_ND, weights_N, self._state
             )
-            self.model_D = self.model_D + self._aggregate_D
+            with np.errstate(over="ignore"):  # an attack may drive the model to infinity
+                self.model_D = self.model_D + self._aggregate_D
         return diagnosis
 
     async def _evaluate(self, instruction: Evaluate) -> dict[str, Figure]:
@@ -186,6 +187,6 @@ def norms_and_cosines(updates_ND: F32, aggregate_D: F32) -> tuple[F64, F64]:
     (array([5.]), array([1.]))
     """
     norms_N = np.sqrt(np.einsum("nd,nd->n", updates_ND, updates_ND, dtype=np.float64))
-    dots_N = np.einsum("nd,d->n", updates_ND, aggregate_D, dtype=np.float64)
     with np.errstate(invalid="ignore", divide="ignore"):
+        dots_N = np.einsum("nd,d->n", updates_ND, aggregate_D, dtype=np.float64)
         return norms_N, dots_N / (norms_N * np.linalg.norm(aggregate_D.astype(np.float64)))

@@ -12,17 +12,19 @@ from pydantic_core import ErrorDetails
 
 from deploy.keys import known_keys
 from deploy.scenario import Scenario
+from nodes.models.base import spelled_out
 from nodes.runtime.components import nearest
 from nodes.runtime.errors import ScenarioError
 
-COMPONENTS = ("data", "partition", "model", "aggregation")
+COMPONENTS = ("data", "partition", "model", "aggregation", "adversary.attack")
+MERGE = "tag:yaml.org,2002:merge"
 
 
 class _Loader(yaml.SafeLoader):
     """YAML with `1e-4` a number, as people write it, and a repeated key an error."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value if key.tag != MERGE]
         for position, key in enumerate(keys):
             if key in keys[:position]:
                 raise yaml.MarkedYAMLError(problem=f"the key {key!r} is given twice", problem_mark=node.start_mark)
@@ -58,13 +60,10 @@ def build(document: Mapping[str, Any]) -> Scenario:
     """Validate a document. Raises ScenarioError for its first fault, in one line."""
     expanded = {key: _expanded(key, value) for key, value in document.items()}
     if isinstance(adversary := expanded.get("adversary"), dict):
-        expanded["adversary"] = {
-            key: {"name": value} if key == "attack" and isinstance(value, str) else value
-            for key, value in adversary.items()
-        }
+        expanded["adversary"] = {key: _expanded(f"adversary.{key}", value) for key, value in adversary.items()}
     try:
         text = json.dumps(expanded)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise ScenarioError("scenario", "a value", f"numbers, text, lists and mappings only ({error})") from error
     try:
         return Scenario.model_validate_json(text)
@@ -81,13 +80,15 @@ def _parse(text: str, where: str) -> Any:
         raise ScenarioError(place, error.problem, "valid YAML") from error
     except yaml.YAMLError as error:
         raise ScenarioError(where, str(error).splitlines()[0], "valid YAML") from error
+    except RecursionError:
+        raise ScenarioError(where, "too many levels", "valid YAML") from None
 
 
 def _expanded(key: str, value: Any) -> Any:
     """A component may be given by its name alone, a model also as `module:callable`."""
     if key not in COMPONENTS or not isinstance(value, str):
         return value
-    return {"name": "custom", "factory": value} if key == "model" and ":" in value else {"name": value}
+    return spelled_out(value) if key == "model" else {"name": value}
 
 
 def _apply(document: dict[str, Any], override: str) -> None:

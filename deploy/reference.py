@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from adversary.success import aasr
-from analysis.runs import open_run
+from analysis.runs import Run, open_run
 from coordinator.recorder import class_column
 from deploy.execution import Benign, Execution
 from deploy.identity import code_digest, versions
@@ -42,24 +42,31 @@ def benign_reference(
 ) -> tuple[Benign, dict[str, Any]]:
     """Return the AASR by round without the adversary, and what `summary.json` says of the reference.
 
-    `compute` runs an execution when the cache has none.
+    `compute` runs an execution when the cache has none. A reference that lost participants on the way serves this run
+    only.
     """
-    adversary = prepared.scenario.adversary
-    assert adversary is not None
     digest = reference_digest(prepared)
     folder = cache_folder() / "references" / digest
-    cached = (folder / "summary.json").exists()
-    if not cached:
-        part = folder.with_name(f"{digest}.{os.getpid()}.part")
-        shutil.rmtree(part, ignore_errors=True)
-        scenario = prepared.scenario.benign().model_copy(update={"name": "reference", "trace": False})
-        try:
-            compute(Execution(replace(prepared, scenario=scenario), part))
+    if (folder / "summary.json").exists():
+        return _read(open_run(folder), prepared, digest, cached=True)
+    part = folder.with_name(f"{digest}.{os.getpid()}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    scenario = prepared.scenario.benign().model_copy(update={"name": "reference", "trace": False})
+    try:
+        compute(Execution(replace(prepared, scenario=scenario), part))
+        run = open_run(part)
+        reference = _read(run, prepared, digest, cached=False)
+        if not run.rounds()["lost"].any():
             shutil.rmtree(folder, ignore_errors=True)
             part.rename(folder)
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
-    run = open_run(folder)
+        return reference
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _read(run: Run, prepared: Prepared, digest: str, *, cached: bool) -> tuple[Benign, dict[str, Any]]:
+    adversary = prepared.scenario.adversary
+    assert adversary is not None
     summary = run.summary
     objective = adversary.attack.objective()
     benign: dict[int, float | None] = {}

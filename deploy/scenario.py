@@ -23,7 +23,7 @@ from nodes.training.settings import TrainingSettings
 class ParticipantsConfig(Config):
     """The members of the federation, and how they share actors."""
 
-    count: Annotated[int, Field(ge=1)] = 10
+    count: Annotated[int, Field(ge=1, le=1_000_000)] = 10
     """Number of participants; their ids count from 0."""
     per_actor: Annotated[int, Field(ge=1)] | Literal["auto"] = 1
     """Participants that one Ray actor carries; `auto` spreads them over the cluster's cores. Never changes a result."""
@@ -59,7 +59,7 @@ class Scenario(Config):
     data: Annotated[DataConfig, OneOf(DATASETS)] = SyntheticFlows()
     partition: Annotated[PartitionConfig, OneOf(PARTITIONS)] = Iid()
     participants: ParticipantsConfig = ParticipantsConfig()
-    model: Annotated[ModelConfig, OneOf(MODELS)] = MLPConfig()
+    model: Annotated[ModelConfig, OneOf(MODELS, also=":")] = MLPConfig()
     training: TrainingSettings = TrainingSettings(epochs=1)
     rounds: RoundsConfig = RoundsConfig()
     aggregation: Annotated[RuleConfig, OneOf(RULES)] = FedAvgConfig()

@@ -39,6 +39,11 @@ def check_directory(directory: Path) -> None:
     """Raise InputError unless `directory` can be a new run's: absent, or empty."""
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise InputError("--out", str(directory), "a new or empty directory")
+
+
+def make_directory(directory: Path) -> None:
+    """Make a new run's directory. Raises InputError when it is in use or cannot be made."""
+    check_directory(directory)
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -76,7 +81,7 @@ class Session:
         """
         self._progress.stage("loading data")
         prepared = make_ready(scenario)
-        check_directory(directory)
+        make_directory(directory)
         ready(prepared)
         execution = Execution(prepared, directory)
         # One thread, as in the actors: another number may add in another order.

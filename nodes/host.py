@@ -104,8 +104,11 @@ def _build(factory: str, parameters: str) -> Behaviour:
     module, _, attribute = factory.partition(":")
     try:
         make: Callable[[Mapping[str, Any]], Behaviour] = getattr(importlib.import_module(module), attribute)
-        return make(json.loads(parameters))
-    except (ImportError, AttributeError) as error:
+    except Exception as error:  # importing runs somebody's code
         raise InputError("factory", factory, f"an importable module:callable ({error})") from error
+    try:
+        return make(json.loads(parameters))
     except ValueError as error:
         raise InputError("parameters", parameters, f"what {factory} takes ({error})") from error
+    except TypeError as error:
+        raise InputError("factory", factory, f"a callable that takes the parameters ({error})") from error

@@ -83,7 +83,7 @@ class Participant:
         run, context = self._assignment, self.context(round)
         marks = [time.perf_counter()]
         shard = self.spec.shard
-        for behaviour in self.behaviours.values():
+        for behaviour in tuple(self.behaviours.values()):  # a takeover may add one meanwhile
             shard = behaviour.transform_data(shard, context)
         marks.append(time.perf_counter())
         np.copyto(scratch_D, model_D)
@@ -93,7 +93,7 @@ class Participant:
         figures = self.figures(network, scratch_D) if run.local_evaluation else {}
         marks.append(time.perf_counter())
         update_D = np.subtract(scratch_D, model_D, out=scratch_D)
-        for behaviour in self.behaviours.values():
+        for behaviour in tuple(self.behaviours.values()):
             update_D = behaviour.transform_update(update_D, context)
         marks.append(time.perf_counter())
         phases = ("data_transforms", "train", "evaluate", "update_transforms")

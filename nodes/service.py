@@ -11,6 +11,7 @@ from typing import TypeVar, TypeVarTuple, Unpack
 import grpc
 import grpc.aio
 import numpy as np
+from google.protobuf.message import DecodeError
 
 from nodes.host import Failed, Host, UnknownParticipantError
 from nodes.participant import Assignment, Trained
@@ -37,6 +38,7 @@ class ParticipantsService(rpc.ParticipantsServicer):
         self.telemetry = telemetry
         self._host: Host | None = None
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="training")
+        self._training = asyncio.Lock()  # a large update leaves the host in chunks: no other may train meanwhile
 
     async def assign(self, assignment: Assignment | None) -> None:
         """Carry the participants of `assignment` from now on, and nothing of a run before; None carries nobody."""
@@ -80,8 +82,9 @@ class ParticipantsService(rpc.ParticipantsServicer):
                     raise InputError("order.round", getattr(order, "round", None), "a round, from 1")
                 trained = host.train(order.round, list(order.participants), model_D, stop.is_set, parent)
                 messages = encode_updates(order.round, trained)
-                while (message := await self._in_thread(_advance, messages)) is not None:
-                    yield message
+                async with self._training:
+                    while (message := await self._in_thread(_advance, messages)) is not None:
+                        yield message
         finally:
             stop.set()
 
@@ -194,7 +197,7 @@ async def _status(context: grpc.aio.ServicerContext) -> AsyncIterator[None]:
     """Turn errors raised on purpose into gRPC status codes."""
     try:
         yield
-    except (InputError, WireError) as error:
+    except (InputError, WireError, DecodeError) as error:
         await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
     except UnknownParticipantError as error:
         await context.abort(grpc.StatusCode.NOT_FOUND, str(error))

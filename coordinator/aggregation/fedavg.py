@@ -22,12 +22,13 @@ def weighted_mean(updates_ND: F32, shares_N: F64) -> F32:
     shares = shares_N.astype(np.float32)
     width = BLOCK_BYTES // 4
     scratch = np.empty(min(width, size), dtype=np.float32)
-    for start in range(0, size, width):
-        block = result_D[start : start + width]
-        term = scratch[: len(block)]
-        for i in range(num_participants):
-            np.multiply(updates_ND[i, start : start + width], shares[i], out=term)
-            np.add(block, term, out=block)
+    with np.errstate(over="ignore", invalid="ignore"):
+        for start in range(0, size, width):
+            block = result_D[start : start + width]
+            term = scratch[: len(block)]
+            for i in range(num_participants):
+                np.multiply(updates_ND[i, start : start + width], shares[i], out=term)
+                np.add(block, term, out=block)
     return result_D
 
 

@@ -35,7 +35,7 @@ def main() -> None:
 def call(arguments: list[str]) -> int:
     """Run one command line and return its exit code."""
     try:
-        return app(arguments, standalone_mode=False) or 0
+        code: int = app(arguments, standalone_mode=False) or 0
     except CommandLineError as error:
         if message := error.format_message():  # empty when the help was printed instead
             _complain(message.replace("Value error, ", ""))
@@ -47,8 +47,10 @@ def call(arguments: list[str]) -> int:
         _complain(str(error))
         return FAILED
     except (KeyboardInterrupt, typer.Abort):
+        code = INTERRUPTED
+    if code == INTERRUPTED:  # typer makes this code of a Ctrl-C
         _complain("interrupted")
-        return INTERRUPTED
+    return code
 
 
 def _complain(message: str) -> None:

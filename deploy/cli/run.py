@@ -1,5 +1,6 @@
 """`turncoat run`: a scenario, from file to run directory."""
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -32,6 +33,7 @@ def run(
 
     Exit codes: 0 done, 2 bad input, 3 the run failed, 130 interrupted.
     """
+    sys.path.append(str(Path.cwd()))  # for `module:callable` of a module that lies here
     if seed is not None and seed < 0:
         raise InputError("--seed", seed, "an integer, 0 or more")
     loaded = load_scenario(scenario, overrides or (), seed)

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from rich.table import Table
 
@@ -20,18 +21,23 @@ COLUMNS = {
     "admitted": "updates",
     "seconds": "s",
 }
+MAX_ROWS = 20
 WHOLE = {"round", "admitted"}
 
 
 def round_table(directory: Path) -> Table:
-    """A row per round of a run directory."""
+    """A row per round of a run directory, evenly spaced ones where there are many."""
     rounds = open_run(directory).rounds()
     names = [name for name in COLUMNS if name in rounds and (name in WHOLE or rounds[name].notna().any())]
     table = Table(box=None, pad_edge=False)
     for name in names:
         table.add_column(COLUMNS[name], justify="right")
-    for row in rounds[names].to_dict("records"):
+    shown = np.unique(np.linspace(0, len(rounds) - 1, num=min(len(rounds), MAX_ROWS)).round().astype(int))
+    for row in rounds[names].iloc[shown].to_dict("records"):
         table.add_row(*(_cell(name, row[name]) for name in names))
+    if len(shown) < len(rounds):
+        table.caption = f"{len(shown)} of {len(rounds)} rounds; all are in rounds.parquet"
+        table.caption_justify = "left"
     return table
 
 

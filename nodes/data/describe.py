@@ -16,6 +16,7 @@ from nodes.runtime.errors import DataError
 
 _LABELS = ("label", "class", "attack", "attack_cat", "category", "target", "y")
 _BENIGN = ("benign", "normal", "0")
+_NAMED = 8
 _FLOAT32 = float(np.finfo(np.float32).max)
 
 
@@ -72,7 +73,7 @@ def describe(data: str | Path | DataConfig, seed: int = 0) -> DataDescription:
     Cells that are missing or infinite are counted, not refused. Raises DataError if the file cannot be read.
     """
     config, columns = (data, ()) if isinstance(data, DataConfig) else detect(str(data))
-    if columns == () and config.path is not None and first_bytes_are_a_table(config.path):
+    if columns == () and config.path is not None and not _is_idx(config.path):
         columns = open_table(config.path).columns
     table = config.peek(seed)
     features = tuple(_feature(feature, table.frame[feature.name]) for feature in table.features)
@@ -97,7 +98,7 @@ def detect(path: str) -> tuple[DataConfig, tuple[str, ...]]:
     Raises DataError if the file cannot be read or no column looks like a label.
     """
     filename = Path(path).name
-    columns = open_table(path).columns if not Path(path).is_file() or first_bytes_are_a_table(path) else ()
+    columns = open_table(path).columns if not Path(path).is_file() or not _is_idx(path) else ()
     for source in DATASETS:
         if source.recognises(columns, filename):
             return source(name=source.key(), path=path), columns
@@ -110,9 +111,9 @@ def detect(path: str) -> tuple[DataConfig, tuple[str, ...]]:
     return table.model_copy(update={"benign": benign}), columns
 
 
-def first_bytes_are_a_table(path: str) -> bool:
-    """Whether a file is not in idx format, whose first two bytes are zero."""
-    return not first_bytes(path).startswith(b"\0\0")
+def _is_idx(path: str) -> bool:
+    """Whether a file is in idx format, which begins with two zero bytes."""
+    return first_bytes(path).startswith(b"\0\0")
 
 
 def _classes(classes_B: npt.NDArray[np.object_]) -> tuple[ClassDescription, ...]:
@@ -145,7 +146,8 @@ def _feature(feature: Feature, cells: "pd.Series[Any]") -> FeatureDescription:
 def _quirks(features: tuple[FeatureDescription, ...]) -> list[str]:
     quirks = []
     if constant := [feature.name for feature in features if feature.distinct == 1]:
-        quirks.append(f"constant columns: {', '.join(constant)}")
+        more = f" and {len(constant) - _NAMED} more" if len(constant) > _NAMED else ""
+        quirks.append(f"constant columns: {', '.join(constant[:_NAMED])}{more}")
     for feature in features:
         extreme = max(abs(feature.low or 0.0), abs(feature.high or 0.0))
         if extreme > _FLOAT32:

@@ -7,6 +7,7 @@ mark; a name that occurs twice gets `.1`, `.2`, … as pandas does. Rows are cou
 import csv
 import gzip
 import io
+import json
 import warnings
 import zlib
 from collections.abc import Collection, Iterator, Sequence
@@ -24,7 +25,8 @@ import pyarrow.parquet as pq
 from nodes.runtime.errors import DataError
 
 MISSING = ("", "NaN", "nan", "NA", "N/A", "null", "NULL")
-_BROKEN = (EOFError, zlib.error, gzip.BadGzipFile, pa.ArrowInvalid, pa.ArrowIOError)
+_RAGGED = (pd.errors.ParserError, pd.errors.ParserWarning, pd.errors.EmptyDataError, csv.Error)
+_BROKEN = (EOFError, zlib.error, gzip.BadGzipFile, pa.ArrowInvalid, pa.ArrowIOError, json.JSONDecodeError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,25 +40,28 @@ class TableFile:
     has_header: bool = True
 
 
-def open_table(path: str, *, header: Sequence[str] = (), wanted: str = "") -> TableFile:
+def open_table(path: str, *, header: Sequence[str] = (), wanted: str = "", key: str = "data.path") -> TableFile:
     """Look at a file's columns.
 
     header: names of the columns of a csv that may come without a header line (of its first fields if it has fewer); a
     first line that shares no more than half of them is a row.
-    wanted: what to say about a missing file: what to download, from where, and where to put it.
+    wanted: what to say about a missing file: what to download, from where, and where to put it. key:
+    the key of the scenario that names the file.
     Raises DataError if the file is missing, empty, truncated or of another format.
     """
     place = Path(path)
     if not place.is_file():
-        raise DataError("data.path", path, wanted or "an existing csv, csv.gz or parquet file")
+        raise DataError(key, path, wanted or "an existing csv, csv.gz or parquet file")
     start = first_bytes(path)
     if not start:
         raise DataError(path, "an empty file", "a csv, csv.gz or parquet file with rows")
+    if start == b"PK\x03\x04":
+        raise DataError(path, "a zip archive", "the csv or parquet file inside it")
     parquet = start.startswith(b"PAR1")
     if place.suffix == ".parquet" and not parquet:
         raise DataError(path, start[:4], "a parquet file, which begins with b'PAR1'")
     with _readable(path):
-        originals = tuple(pq.read_schema(path).names) if parquet else _first_fields(path)
+        originals = _parquet_columns(path) if parquet else _first_fields(path)
     names = _clean(originals)
     if parquet or not header or 2 * len(set(names) & set(header)) > len(names):
         return TableFile(path, parquet, names, originals)
@@ -94,6 +99,8 @@ def numbers(cells: "pd.Series[Any]", path: str, column: str) -> npt.NDArray[np.i
     if pd.api.types.is_bool_dtype(cells.dtype) or pd.api.types.is_signed_integer_dtype(cells.dtype):
         if not cells.hasnans:
             return np.asarray(cells.to_numpy(), np.int64)
+    elif pd.api.types.is_datetime64_any_dtype(cells.dtype):
+        raise DataError(f"{path}: column {column!r}", f"times, such as {cells.iloc[0]}", "numbers (or data.drop)")
     elif not pd.api.types.is_numeric_dtype(cells.dtype):
         parsed = pd.to_numeric(cells, errors="coerce")
         bad = np.flatnonzero((parsed.isna() & cells.notna()).to_numpy())
@@ -114,9 +121,17 @@ def strings(cells: "pd.Series[Any]", missing: str) -> npt.NDArray[np.object_]:
 
 def _parquet(file: TableFile, columns: Sequence[str]) -> pd.DataFrame:
     stored = dict(zip(file.columns, file.originals, strict=True))
-    frame: pd.DataFrame = pq.read_table(file.path, columns=[stored[name] for name in columns]).to_pandas()
+    table = pq.read_table(file.path, columns=[stored[name] for name in columns])
+    if nested := [field.name for field in table.schema if pa.types.is_nested(field.type)]:
+        raise DataError(f"{file.path}: column {nested[0]!r}", "lists or records", "a single value in each cell")
+    frame: pd.DataFrame = table.to_pandas(ignore_metadata=True)
     frame.columns = pd.Index(list(columns))
     return frame
+
+
+def _parquet_columns(path: str) -> tuple[str, ...]:
+    """Stored names, without the index that pandas may have saved beside the columns."""
+    return tuple(name for name in pq.read_schema(path).names if not name.startswith("__index_level_"))
 
 
 def _csv(file: TableFile, columns: Sequence[str], text: Collection[str]) -> pd.DataFrame:
@@ -178,7 +193,7 @@ def _readable(path: str) -> Iterator[None]:
         raise DataError(path, _line(error), "a complete, intact file: it is truncated or corrupt") from error
     except UnicodeDecodeError as error:
         raise DataError(path, _line(error), "text in UTF-8 or cp1252") from error
-    except (pd.errors.ParserError, pd.errors.ParserWarning, pd.errors.EmptyDataError) as error:
+    except _RAGGED as error:
         raise DataError(path, _line(error), "comma-separated rows, all with as many cells as the first") from error
     except OSError as error:
         raise DataError(path, _line(error), "a file that can be read") from error

@@ -70,17 +70,20 @@ class PairSource(FileSource):
         table = super().load(seed)
         if self.test_path is None:
             return table
-        test = settle(read_flows(self.test_path, self.schema_of()), self.non_finite)
+        test = settle(read_flows(self.test_path, self.schema_of(), "data.test_path"), self.non_finite)
         return replace(
             table, test=test, source=f"{table.source}, test {self.test_path}", notes=table.notes + test.notes
         )
 
 
-def read_flows(path: str | None, schema: TableSchema) -> FlowTable:
-    """Read features and class names. Raises DataError naming the file, column or cell that cannot be used."""
+def read_flows(path: str | None, schema: TableSchema, key: str = "data.path") -> FlowTable:
+    """Read features and class names; `key` is the key that names the file.
+
+    Raises DataError naming the file, column or cell that cannot be used.
+    """
     if path is None:
-        raise DataError("data.path", None, schema.download)
-    file = open_table(path, header=schema.header, wanted=schema.download)
+        raise DataError(key, None, schema.download)
+    file = open_table(path, header=schema.header, wanted=schema.download, key=key)
     if schema.label not in file.columns:
         raise DataError(f"{path}: label column", schema.label, nearest(schema.label, list(file.columns)))
     features = _features(file, schema)

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from nodes.models.base import MODELS, ModelConfig, Network, Task, head
-from nodes.training.mlp import MLP
+from nodes.training.mlp import MLP, Initial
 
 
 @MODELS.register
@@ -15,8 +15,10 @@ class MLPConfig(ModelConfig):
     name: Literal["mlp"] = "mlp"
     hidden: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(strict=False, min_length=1)] = (128, 128)
     """Widths of the hidden layers."""
+    initial: Initial = "kaiming-uniform"
+    """Distribution of the initial parameters: PyTorch's default, or `glorot-uniform`, which is Keras's."""
 
     def build(self, num_features: int, num_classes: int, task: Task) -> Network:
         """See ModelConfig."""
         num_outputs, loss = head(num_classes, task)
-        return MLP((num_features, *self.hidden, num_outputs), loss)
+        return MLP((num_features, *self.hidden, num_outputs), loss, self.initial)

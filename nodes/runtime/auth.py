@@ -42,7 +42,7 @@ class RequireToken(grpc.aio.ServerInterceptor):
         details: grpc.HandlerCallDetails,
     ) -> grpc.RpcMethodHandler:
         handler = await continuation(details)
-        if not details.method.startswith("/nodes.v1."):
+        if handler is None or not details.method.startswith("/nodes.v1."):
             return handler
         given = dict(details.invocation_metadata or ()).get(HEADER, "")
         adversarial = details.method in ADVERSARY_METHODS

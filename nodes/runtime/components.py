@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler
+from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
 from nodes.runtime.errors import ScenarioError
@@ -96,10 +96,21 @@ class Registry(Generic[C]):
 
 @dataclass(frozen=True)
 class OneOf:
-    """Annotation that makes a field take any component of a registry: `Annotated[RuleConfig, OneOf(RULES)]`."""
+    """Annotation that makes a field take any component of a registry: `Annotated[RuleConfig, OneOf(RULES)]`.
+
+    Whoever reads a scenario may take a text for it: a component's name alone, or what the pattern `also` matches; the
+    JSON Schema, which editors check files with, knows of both.
+    """
 
     registry: Registry[Any]
+    also: str | None = None
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         choices = {component.key(): handler.generate_schema(component) for component in self.registry}
         return core_schema.tagged_union_schema(choices=choices, discriminator="name")
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        short: list[dict[str, Any]] = [{"type": "string", "enum": self.registry.names()}]
+        if self.also is not None:
+            short.append({"type": "string", "pattern": self.also})
+        return {"anyOf": [handler(schema), *short]}

@@ -19,7 +19,7 @@ from nodes.training.settings import SGD, Adam
 BLOCK_ROWS = 1024
 """Rows evaluated at a time outside training."""
 
-_generator = threading.Lock()
+_generator = threading.RLock()
 """Held while torch's global generator is borrowed: layers such as Dropout and initialisers know no other."""
 
 
@@ -69,6 +69,7 @@ class TorchNetwork:
         self._flat_D = torch.zeros(self.layout.size, device=self.device)
         self._grad_D = torch.zeros(self.layout.size, device=self.device)
         self._num_trained = sum(tensor.numel() for tensor in trained.values())
+        self._fitting = False
         self._bind(trained, carried)
         self._probe()
 
@@ -90,10 +91,14 @@ class TorchNetwork:
         with _seeded(int(job.rng.spawn(1)[0].integers(2**63)), self.device):
             self._load(params_D)
             self._module.train()
-            for chunk in chunks(len(job.shard), job.settings, job.rng, most_rows):
-                stopped = self._train(job, chunk, tally, step)
-                if stopped:
-                    break
+            self._fitting = True
+            try:
+                for chunk in chunks(len(job.shard), job.settings, job.rng, most_rows):
+                    stopped = self._train(job, chunk, tally, step)
+                    if stopped:
+                        break
+            finally:
+                self._fitting = False
         params_D[:] = self._flat_D.cpu().numpy()
         return FitReport(tally.steps, tally.rows, tally.first, tally.last, stopped)
 
@@ -181,6 +186,8 @@ class TorchNetwork:
         return torch.from_numpy(array).to(self.device)
 
     def _load(self, params_D: F32) -> None:
+        if self._fitting:
+            raise RuntimeError("the network is being trained: a seam that needs one builds its own")
         self._flat_D.copy_(self._send(params_D))
         for buffer, start in self._counters:
             buffer.copy_(start)

@@ -1,7 +1,8 @@
-"""Multilayer perceptrons, trained by hand-derived passes in NumPy: no import of torch, no allocation in a step."""
+"""Multilayer perceptrons, trained by hand-derived passes in NumPy: no import of torch, no array made in a step."""
 
 import itertools
 from collections.abc import Sequence
+from typing import Literal, TypeAlias
 
 import numpy as np
 
@@ -13,6 +14,8 @@ from nodes.training.checks import check_features, check_params, check_rows
 from nodes.training.losses import ChunkLoss, SigmoidLoss, SoftmaxLoss
 from nodes.training.optimizers import optimizer
 from nodes.training.workspace import BatchSpace, Workspace, pack, unpack
+
+Initial: TypeAlias = Literal["kaiming-uniform", "glorot-uniform"]
 
 CHUNK_ROWS = 1024
 """Rows gathered at a time: enough to spread the cost of a call at batch 32, few enough to stay in the L2 cache."""
@@ -35,38 +38,48 @@ class MLP:
     (5, 1)
     """
 
-    def __init__(self, widths: Sequence[int], loss: Loss) -> None:
+    def __init__(self, widths: Sequence[int], loss: Loss, weights: Initial = "kaiming-uniform") -> None:
         if len(widths) < 2 or min(widths) < 1:
             raise ValueError(f"widths {tuple(widths)} are not two or more positive numbers")
         if (loss == "sigmoid") != (widths[-1] == 1):
             raise ValueError(f"loss {loss} cannot have {widths[-1]} outputs")
         self.loss: Loss = loss
         self.widths = tuple(widths)
+        self._weights = weights
         tensors: list[tuple[str, tuple[int, ...]]] = []
         for number, (wide, narrow) in enumerate(itertools.pairwise(self.widths)):
             tensors += [(f"{2 * number}.weight", (narrow, wide)), (f"{2 * number}.bias", (narrow,))]
         self.layout = Layout(tuple(tensors))
-        self._space = Workspace(self.widths)
+        self._training = Workspace(self.widths)
+        self._judging = Workspace(self.widths)  # its own, so that a seam may ask for gradients during a fit
 
     def initial(self, rng: np.random.Generator) -> F32:
-        """Return a new [D] drawn as torch.nn.Linear does: uniform within 1 / sqrt(inputs), weights and biases."""
+        """Return a new [D].
+
+        `kaiming-uniform`: as torch.nn.Linear, weights and biases within 1 / sqrt(inputs). `glorot-uniform`: as Keras's
+        Dense, weights within sqrt(6 / (inputs + outputs)) (Glorot and Bengio 2010, equation 16), biases zero.
+        """
         parts = []
         for wide, narrow in itertools.pairwise(self.widths):
-            bound = wide**-0.5
-            parts.append(rng.uniform(-bound, bound, narrow * (wide + 1)).astype(np.float32))
-        return np.concatenate(parts)
+            if self._weights == "glorot-uniform":
+                bound = (6 / (wide + narrow)) ** 0.5
+                parts += [rng.uniform(-bound, bound, narrow * wide), np.zeros(narrow)]
+            else:
+                bound = wide**-0.5
+                parts.append(rng.uniform(-bound, bound, narrow * (wide + 1)))
+        return np.concatenate(parts).astype(np.float32)
 
     def fit(self, params_D: F32, job: Fit) -> FitReport:
         """Train `params_D` in place, see Network."""
         check_params(params_D, self.layout.size)
         check_rows(job.shard.features_BF, job.shard.labels_B, self.widths[0], self.widths[-1])
-        return _Training(self, self._space, job).run(params_D)
+        return _Training(self, self._training, job).run(params_D)
 
     def gradient(self, params_D: F32, features_BF: F32, labels_B: I64) -> tuple[float, F32]:
         """Return the mean loss and its gradient [D], see Network. Large batches are worked through in blocks."""
         check_params(params_D, self.layout.size)
         check_rows(features_BF, labels_B, self.widths[0], self.widths[-1])
-        space, loss = self._space, self.chunk_loss()
+        space, loss = self._judging, self.chunk_loss()
         pack(params_D, space.params_D, self.widths)
         total, sum_D = 0.0, np.zeros(self.layout.size, np.float32)
         with np.errstate(all="ignore"):
@@ -89,13 +102,13 @@ class MLP:
         check_params(params_D, self.layout.size)
         check_features(features_BF, self.widths[0])
         rows = len(features_BF)
-        pack(params_D, self._space.params_D, self.widths)
+        pack(params_D, self._judging.params_D, self.widths)
         logits_BC = np.empty((rows, self.widths[-1]), np.float32)
         for start in range(0, rows, BLOCK_ROWS):
             inputs_BI = _augment(features_BF[start : start + BLOCK_ROWS])
             block_CB = np.empty((self.widths[-1], len(inputs_BI)), np.float32)
             with np.errstate(all="ignore"):
-                self._space.batch(len(inputs_BI)).forward(inputs_BI, block_CB)
+                self._judging.batch(len(inputs_BI)).forward(inputs_BI, block_CB)
             logits_BC[start : start + BLOCK_ROWS] = block_CB.T
         return logits_BC
 

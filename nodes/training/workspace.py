@@ -83,9 +83,8 @@ class BatchSpace:
             _Hidden(whole[:rows], mask[:rows]) for whole, mask in zip(space.hidden, space.masks, strict=True)
         ]
         self._forward = list(zip([layer.T for layer in params[:-1]], self._hidden, strict=True))
-        self._backward = list(zip(self._grads[1:], [layer[:, :-1] for layer in params[1:]], self._hidden, strict=True))[
-            ::-1
-        ]
+        backward = zip(self._grads[1:], [layer[:, :-1] for layer in params[1:]], self._hidden, strict=True)
+        self._backward = list(backward)[::-1]
         self._last = params[-1]
         self.delta_CB: F32 = np.zeros((space.widths[-1], rows), np.float32)
         """Where the gradient with respect to the logits goes before `backward`."""

@@ -30,8 +30,7 @@ class ParticipantsStub:
 
     Every call carries the run's bearer token in `authorization`; Assume and Release want the adversary's.
     Errors: UNAUTHENTICATED and PERMISSION_DENIED (token), NOT_FOUND (run or participant not carried here),
-    INVALID_ARGUMENT (shape, value), FAILED_PRECONDITION (no run assigned, or a training is under way),
-    RESOURCE_EXHAUSTED (over a limit).
+    INVALID_ARGUMENT (shape, value), FAILED_PRECONDITION (no run assigned), RESOURCE_EXHAUSTED (over a limit).
     """
 
     def __init__(self, channel):
@@ -72,8 +71,7 @@ class ParticipantsServicer:
 
     Every call carries the run's bearer token in `authorization`; Assume and Release want the adversary's.
     Errors: UNAUTHENTICATED and PERMISSION_DENIED (token), NOT_FOUND (run or participant not carried here),
-    INVALID_ARGUMENT (shape, value), FAILED_PRECONDITION (no run assigned, or a training is under way),
-    RESOURCE_EXHAUSTED (over a limit).
+    INVALID_ARGUMENT (shape, value), FAILED_PRECONDITION (no run assigned), RESOURCE_EXHAUSTED (over a limit).
     """
 
     def Describe(self, request, context):
@@ -86,6 +84,7 @@ class ParticipantsServicer:
     def Train(self, request_iterator, context):
         """One round of the named participants. The first request is the order; chunks of the model follow if it is large.
         Updates come back as they are ready, several small ones in a message, a large one followed by its chunks.
+        One call at a time trains; another waits for it to end or to be cancelled.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -153,8 +152,7 @@ class Participants:
 
     Every call carries the run's bearer token in `authorization`; Assume and Release want the adversary's.
     Errors: UNAUTHENTICATED and PERMISSION_DENIED (token), NOT_FOUND (run or participant not carried here),
-    INVALID_ARGUMENT (shape, value), FAILED_PRECONDITION (no run assigned, or a training is under way),
-    RESOURCE_EXHAUSTED (over a limit).
+    INVALID_ARGUMENT (shape, value), FAILED_PRECONDITION (no run assigned), RESOURCE_EXHAUSTED (over a limit).
     """
 
     @staticmethod

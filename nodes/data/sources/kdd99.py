@@ -7,7 +7,6 @@ constant; the official test file has attacks that training lacks, and two rows w
 from typing import Literal
 
 import pandas as pd
-from sklearn.datasets import fetch_kddcup99
 
 from nodes.data.base import DATASETS, FlowTable
 from nodes.data.kdd import COLUMNS, KDD, without_dot
@@ -48,6 +47,8 @@ class Kdd99(PairSource):
 
 
 def _fetch() -> FlowTable:
+    from sklearn.datasets import fetch_kddcup99  # slow to import, and every scenario imports every source
+
     try:
         fetched = fetch_kddcup99(percent10=True, as_frame=True)
     except OSError as error:

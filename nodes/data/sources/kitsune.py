@@ -58,7 +58,7 @@ def _read_pair(path: str, labels_path: str) -> FlowTable:
         raise DataError(path, f"{width} columns", "115 features, or a packet number and 115 features")
     file = open_table(path, header=_NAMES if width == 115 else ("0", *_NAMES))
     frame = read_table(file, _NAMES)
-    labels = open_table(labels_path, wanted=_SCHEMA.download)
+    labels = open_table(labels_path, wanted=_SCHEMA.download, key="data.labels_path")
     # A headerless file of labels is a single column whose first cell is a label.
     if labels.columns == ("0",) or labels.columns == ("1",):
         labels = open_table(labels_path, header=("x",))

@@ -40,7 +40,7 @@ class Mnist(DataConfig):
     def load(self, seed: int) -> FlowTable:
         if self.task == "binary":
             raise ScenarioError("data.task", "binary", "multiclass: digits have no benign class")
-        test = None if self.test_path is None else _read(self.test_path)
+        test = None if self.test_path is None else _read(self.test_path, "data.test_path")
         table = _read(self.path)
         source = table.source if test is None else f"{table.source}, test {self.test_path}"
         return FlowTable(table.frame, table.classes, _FEATURES, None, source, test=test)
@@ -50,9 +50,9 @@ class Mnist(DataConfig):
         return set(columns) == {"image", "label"} or "images-idx3-ubyte" in filename or "images.idx3-ubyte" in filename
 
 
-def _read(path: str | None) -> FlowTable:
+def _read(path: str | None, key: str = "data.path") -> FlowTable:
     if path is None or not Path(path).is_file():
-        raise DataError("data.path", path, _WANTED)
+        raise DataError(key, path, _WANTED)
     pixels, labels = _parquet(path) if first_bytes(path) == b"PAR1" else _idx(path)
     frame = pd.DataFrame(pixels.astype(np.float32) / np.float32(255), columns=[feature.name for feature in _FEATURES])
     return FlowTable(frame, labels, _FEATURES, None, f"MNIST, {path}")

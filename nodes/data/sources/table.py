@@ -4,8 +4,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from nodes.data.base import DATASETS
+from nodes.data.base import DATASETS, FlowTable
+from nodes.data.reader import open_table
 from nodes.data.tables import FileSource, TableSchema
+from nodes.runtime.components import nearest
+from nodes.runtime.errors import ScenarioError
 
 
 @DATASETS.register
@@ -32,3 +35,10 @@ class Table(FileSource):
             benign=self.benign,
             dropped=dict.fromkeys(self.drop, "asked for"),
         )
+
+    def peek(self, seed: int) -> FlowTable:
+        columns = [] if self.path is None else [name for name in open_table(self.path).columns if name != self.label]
+        for name in self.drop if columns else ():
+            if name not in columns:
+                raise ScenarioError("data.drop", name, nearest(name, columns))
+        return super().peek(seed)

@@ -1,28 +1,11 @@
-"""Where the real data is, and small made-up files."""
+"""Small made-up files."""
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-
-_ROOT = Path(__file__).parents[3]
-
-
-@pytest.fixture(scope="session")
-def shared_data() -> Callable[[str], str]:
-    """Returns the path of a file of the data folder, or skips the test."""
-    folder = Path(os.environ.get("TURNCOAT_DATA", _ROOT.parent / "shared" / "data"))
-
-    def find(name: str) -> str:
-        path = folder / name
-        if not path.is_file():
-            pytest.skip(f"needs {name} in the data folder: set TURNCOAT_DATA to it")
-        return str(path)
-
-    return find
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import gzip
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from nodes.data.base import DATASETS, FlowTable
 from nodes.data.partitions.iid import Iid
 from nodes.data.prepare import prepare
 from nodes.data.sources.cicids2017 import Cicids2017
+from nodes.data.sources.kdd99 import Kdd99
 from nodes.data.sources.kitsune import Kitsune
 from nodes.data.sources.mnist import Mnist
 from nodes.data.sources.nsl_kdd import NslKdd
@@ -45,6 +47,20 @@ def test_a_missing_file_says_what_to_download_and_which_key_to_set(dataset: str)
     assert "download" in message(error)
     assert "page" in message(error)
     assert "set data.path" in message(error)
+
+
+def test_a_missing_test_file_names_its_own_key(write: Write) -> None:
+    row = ",".join(["0", "tcp", "http", "SF", *["1"] * 37])
+    path = write(f"{row},normal,20\n{row},back,21\n")
+    with pytest.raises(DataError, match=r"^data\.test_path: got 'nowhere\.txt'"):
+        NslKdd(path=path, test_path="nowhere.txt").load(0)
+
+
+def test_zip_archive(tmp_path: Path) -> None:
+    path = tmp_path / "flows.csv"
+    path.write_bytes(b"PK\x03\x04rest")
+    with pytest.raises(DataError, match="a zip archive"):
+        load(str(path))
 
 
 @pytest.mark.parametrize("dataset", ["netflow-v2", "nsl-kdd", "unsw-nb15", "cicids2017", "kitsune", "mnist", "table"])
@@ -152,6 +168,29 @@ def test_too_many_categories(write: Write) -> None:
         load(write("address,label\n" + rows))
 
 
+@pytest.mark.parametrize("name", ["servise", "label"])
+def test_dropping_what_is_no_feature(write: Write, name: str) -> None:
+    with pytest.raises(ScenarioError, match=rf"data\.drop: got '{name}', expected .*service"):
+        load(write(GOOD), drop=[name])
+
+
+@pytest.mark.parametrize(
+    ("cells", "text"),
+    [(pd.to_datetime(["2017-07-03", "2017-07-04"]), "times"), ([[1, 2], [3]], "lists or records")],
+)
+def test_parquet_columns_that_are_no_features(tmp_path: Path, cells: Any, text: str) -> None:
+    path = str(tmp_path / "flows.parquet")
+    pd.DataFrame({"extra": cells, "label": ["ok", "scan"]}).to_parquet(path)
+    with pytest.raises(DataError, match=f"column 'extra'.*{text}"):
+        load(path)
+
+
+def test_a_saved_index_is_no_feature(tmp_path: Path) -> None:
+    path = str(tmp_path / "flows.parquet")
+    pd.DataFrame({"bytes": [1, 2], "label": ["ok", "scan"]}, index=[7, 9]).to_parquet(path)
+    assert list(load(path).frame.columns) == ["bytes"]
+
+
 @pytest.mark.parametrize("cell", ["", "NaN", "inf", "-Infinity"])
 def test_non_finite_policies(write: Write, cell: str) -> None:
     path = write(f"bytes,label\n1,ok\n{cell},scan\n3,scan\n4,ok\n")
@@ -173,6 +212,25 @@ def test_original_cicids2017_quirks(tmp_path: Path) -> None:
     assert table.classes.tolist() == ["BENIGN", "Web Attack - XSS"]
     assert "2 rows" in table.notes[0]
     assert Cicids2017.recognises(tuple(name.strip() for name in header.split(",")), path.name)
+
+
+def test_kdd99_without_path_is_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
+    row = [0, b"tcp", b"http", b"SF", *[1] * 37]
+    fetched = pd.DataFrame([row, row, row], dtype=object)
+    labels = pd.Series([b"normal.", b"back.", b"normal."], dtype=object)
+    bunch = SimpleNamespace(data=fetched, target=labels)
+    monkeypatch.setattr("sklearn.datasets.fetch_kddcup99", lambda **_: bunch)
+    table = Kdd99().load(0)
+    assert table.classes.tolist() == ["normal", "back", "normal"]
+    assert table.frame["service"].tolist() == ["http"] * 3
+    assert table.frame["src_bytes"].dtype == np.int64
+
+    def offline(**_: Any) -> None:
+        raise OSError("no route to host")
+
+    monkeypatch.setattr("sklearn.datasets.fetch_kddcup99", offline)
+    with pytest.raises(DataError, match=r"UCI KDD Archive.*no route to host"):
+        Kdd99().load(0)
 
 
 def test_headerless_kdd(write: Write) -> None:

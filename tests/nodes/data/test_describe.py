@@ -57,7 +57,7 @@ def test_cells_that_are_not_finite_are_counted(write: Callable[..., str]) -> Non
     assert flag.distinct == 1
     assert description.benign == "Normal"
     assert description.quirks == (
-        "constant columns: bytes, flag",
+        "constant columns: flag",
         "bytes has 1 missing and 1 infinite cells",
         "1 rows repeat another in all features and the class",
     )

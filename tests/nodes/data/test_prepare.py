@@ -120,7 +120,13 @@ def test_train_and_paper_fits_differ_in_what_they_see(table: str) -> None:
     rows = all_rows(paper)[:, :2]
     assert (rows.min(axis=0) == 0).all()
     assert (rows.max(axis=0) == 1).all()
-    assert paper.fingerprint != train.fingerprint
+    # Whether a test row lies outside the training range is chance; over ten seeds it happens.
+    differ = [
+        ready(table, seed, scaling={"fit": "train"}).fingerprint
+        != ready(table, seed, scaling={"fit": "paper"}).fingerprint
+        for seed in range(10)
+    ]
+    assert any(differ)
 
 
 def test_each_participant_may_fit_its_own(table: str) -> None:

@@ -63,6 +63,25 @@ def test_inputs_may_change_the_number_of_rows(network: Network) -> None:
     np.testing.assert_allclose(params_D, fitted(network, shard), rtol=1e-3, atol=1e-5)
 
 
+def test_a_seam_may_ask_a_perceptron_for_gradients() -> None:
+    network, shard = MLP(WIDTHS, "softmax"), rows(50, 6, 3)
+
+    def look(features_BF: F32, labels_B: I64) -> tuple[F32, I64]:
+        network.gradient(np.ones(network.layout.size, np.float32), features_BF, labels_B)
+        network.logits(np.ones(network.layout.size, np.float32), features_BF)
+        return features_BF, labels_B
+
+    assert np.array_equal(fitted(network, shard), fitted(network, shard, Seams(inputs=(look,))))
+
+
+def test_a_seam_may_not_ask_a_module_in_training() -> None:
+    network, shard = TorchNetwork(lambda: sequential(WIDTHS), WIDTHS[0], WIDTHS[-1], "softmax"), rows(50, 6, 3)
+    seams = Seams(gradients=(lambda gradient_D: network.logits(gradient_D, shard.features_BF) and None,))
+    with pytest.raises(RuntimeError, match="being trained"):
+        fitted(network, shard, seams)
+    assert np.isfinite(fitted(network, shard)).all()
+
+
 def test_inputs_that_do_not_fit_are_refused(network: Network) -> None:
     seams = Seams(inputs=(lambda features_BF, labels_B: (features_BF[:, 1:], labels_B),))
     with pytest.raises(ValueError, match="expected float32"):

@@ -49,6 +49,7 @@ class Pool:
         self.members: list[Member] = []
         self._address = address
         self._started = False
+        self._placed = 0
 
     def __enter__(self) -> Self:
         if self._address is None:
@@ -96,7 +97,8 @@ class Pool:
         from nodes.actor import place
 
         have = len(self.members)
-        names = [f"actor-{i:04d}" for i in range(have, number)]
+        names = [f"actor-{self._placed + i:04d}" for i in range(number - have)]
+        self._placed += len(names)
         handles = [place(name, self.credentials, num_cpus=0, threads=1) for name in names]
         fresh = [Member(name, handle, "", 0) for name, handle in zip(names, handles, strict=True)]
         self.members += fresh
@@ -113,13 +115,23 @@ class Pool:
     async def assign(self, assignments: Sequence[Assignment | None], traces: Path | None = None) -> list[Member]:
         """Give each of the first actors a run to carry, and take it from the rest; return those that carry one.
 
-        The spans of the run before go to `traces`.
+        The spans of the run before go to `traces`. An actor that died has left the pool afterwards; raises NodeError
+        when it was to carry a run.
         """
+        import ray.exceptions
+
         work = list(assignments) + [None] * (len(self.members) - len(assignments))
         members = list(zip(self.members, work, strict=True))
 
         async def give(member: Member, assignment: Assignment | None) -> None:
-            spans = await member.handle.assign.remote(assignment)
+            try:
+                spans = await member.handle.assign.remote(assignment)
+            except ray.exceptions.RayActorError:
+                self.members.remove(member)
+                ray.kill(member.handle)
+                if assignment is not None:
+                    raise
+                return
             if spans and traces is not None:
                 with (traces / f"{member.name}.jsonl").open("a") as file:
                     file.write(spans)

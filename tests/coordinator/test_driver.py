@@ -26,11 +26,13 @@ def links(packing: Sequence[Sequence[int]] = ((0, 1), (2, 3), (4, 5)), **fields:
 
 def driver(local: Sequence[LocalLink], watcher: Watcher, **changes: Any) -> Driver:
     ids = tuple(sorted(id for link in local for id in link.participants))
+    initial_D = local[0].host.network.initial(generator(7, "model-init"))
+    initial_D.setflags(write=False)
     plan = RunPlan(
         run="tiny",
         rounds=2,
         participants=ids,
-        initial_D=local[0].host.network.initial(generator(7, "model-init")),
+        initial_D=initial_D,
         rule=make_rule("fedavg"),
         judge=lambda round, model_D: {"accuracy": float(round)},
     )
@@ -62,8 +64,8 @@ async def test_the_model_is_the_initial_one_plus_the_weighted_mean_of_what_each_
     updates, rows = [], []
     for link in local:
         for trained in link.host.train(1, link.participants, initial_D):
-            updates.append(trained.update_D.astype(np.float64))  # type: ignore[union-attr]
-            rows.append(trained.rows)  # type: ignore[union-attr]
+            updates.append(trained.update_D.astype(np.float64))
+            rows.append(trained.rows)
     model_D, _ = await run(local, rounds=1)
     assert model_D == pytest.approx(initial_D + np.average(updates, axis=0, weights=rows), abs=1e-6)
 
@@ -219,7 +221,7 @@ async def test_a_local_evaluation_that_fails_leaves_the_round_intact() -> None:
 
         raise NodeError("actor-0: DEADLINE_EXCEEDED: too slow")
 
-    local[0].evaluate = refuse  # type: ignore[method-assign]
+    local[0].evaluate = refuse
     _, watcher = await run(local, rounds=1)
     assert watcher.records[0].participants[0].accuracy_global is None
     assert watcher.records[0].participants[1].accuracy_global is not None

@@ -80,17 +80,17 @@ def test_an_exception_in_the_middle_leaves_readable_files(tmp_path: Path) -> Non
     recorder = Recorder(tmp_path)
 
     def go() -> None:
-        recorder.event("round_started", round=1)
-        recorder.round_done(record(1))
-        recorder.event("round_started", round=2)
-        raise RuntimeError("in the middle")
-
-    with pytest.raises(RuntimeError, match="in the middle"):
         try:
-            go()
+            recorder.event("round_started", round=1)
+            recorder.round_done(record(1))
+            recorder.event("round_started", round=2)
+            raise RuntimeError("in the middle")
         finally:
             recorder.close()
             recorder.close()
+
+    with pytest.raises(RuntimeError, match="in the middle"):
+        go()
     assert len(pd.read_parquet(tmp_path / ROUNDS)) == 1
     assert len(pd.read_parquet(tmp_path / PARTICIPANTS)) == 3
     assert recorder.rounds == [pd.read_parquet(tmp_path / ROUNDS).astype(object).where(lambda f: f.notna(), None)
@@ -108,12 +108,12 @@ def test_no_round_at_all_leaves_an_empty_participants_table(tmp_path: Path) -> N
 def test_events_are_json_lines_in_order_and_flushed_at_once(tmp_path: Path) -> None:
     recorder = Recorder(tmp_path)
     recorder.event("round_started", round=1, participants=3)
-    recorder.event("participant_lost", round=1, participant=2, reason='says "no"\nand goes – away')
+    recorder.event("participant_lost", round=1, participant=2, reason='says "no"\nand goes - away')
     lines = [json.loads(line) for line in (tmp_path / EVENTS).read_text().splitlines()]
     recorder.round_done(record(1))
     recorder.close()
     assert [line["event"] for line in lines] == ["round_started", "participant_lost"]
-    assert lines[1]["reason"] == 'says "no"\nand goes – away'
+    assert lines[1]["reason"] == 'says "no"\nand goes - away'
     assert pd.Timestamp(lines[0]["at"]) <= pd.Timestamp(lines[1]["at"])
     assert pd.Timestamp(lines[0]["at"]).tzinfo is not None
     last = json.loads((tmp_path / EVENTS).read_text().splitlines()[-1])

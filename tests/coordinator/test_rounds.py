@@ -154,7 +154,7 @@ def test_a_whole_run_asks_for_every_step_of_every_round_once(num_rounds: int, id
     log = machine.handle(Begin())
     for round in range(1, num_rounds + 1):
         arrivals: list[Event] = [UpdateArrived(round, id) for id in ids]
-        rng.shuffle(arrivals)  # type: ignore[attr-defined]
+        rng.shuffle(arrivals)
         log += answers(machine, [*arrivals, Aggregated(round), Evaluated(round)])
     expected: list[Instruction] = []
     for round in range(1, num_rounds + 1):

@@ -146,9 +146,13 @@ def test_wrong_command_lines(no_actors: None, capsys: pytest.CaptureFixture[str]
     ],
 )
 def test_exit_codes_of_a_run_that_fails(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, error: BaseException, code: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    error: BaseException,
+    code: int,
     text: str,
-) -> None:  # fmt: skip
+) -> None:
     def fail(*_: object) -> None:
         raise error
 
@@ -187,7 +191,7 @@ def test_no_command_shows_the_help(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("kind", "names"),
     [
-        ("datasets", {"synthetic-flows", "netflow-v2", "kdd99", "nsl-kdd", "unsw-nb15", "cicids2017", "kitsune", "mnist", "table"}),
+        ("datasets", {"synthetic-flows", "netflow-v2", "kdd99", "nsl-kdd", "unsw-nb15", "kitsune", "mnist", "table"}),
         ("models", {"mlp", "ares-mlp", "feddef-dnn", "logistic", "mnist-cnn", "custom"}),
         ("attacks", {"label-flip"}),
         ("rules", {"fedavg"}),

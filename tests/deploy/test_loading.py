@@ -82,7 +82,7 @@ def test_numbers_are_read_as_people_write_them(folder: Path, text: str, rate: fl
         ("? [1, 2]\n: 3", ["expected valid YAML"]),
         ("seed: .nan", ["expected "]),
         ("training: {epochs: 1, lr_decay: .inf}", ["expected "]),
-        ("[" * 5000, ["expected valid YAML"]),
+        ("[" * 2000, ["expected valid YAML"]),
     ],
 )
 def test_files_that_are_no_scenario(folder: Path, text: str | bytes, parts: list[str]) -> None:
@@ -253,7 +253,7 @@ def test_an_override_reaches_into_a_component_given_by_its_name(folder: Path) ->
     assert load(folder, "model: mlp", "model.hidden=[7]").model == load(folder, "model: {name: mlp, hidden: [7]}").model
     flipped = load(folder, "adversary: {attack: label-flip, share: 0.5}", "adversary.attack.target=DoS")
     assert flipped.adversary is not None
-    assert flipped.adversary.attack.target == "DoS"  # type: ignore[attr-defined]
+    assert flipped.adversary.attack.target == "DoS"
 
 
 def test_the_seed_option_wins_over_file_and_override(folder: Path) -> None:
@@ -285,6 +285,6 @@ def test_the_digest_is_one_for_one_meaning_and_the_same_in_every_process(folder:
 def test_a_scenario_is_frozen_and_benign_only_lacks_the_adversary() -> None:
     scenario = build({"adversary": {"attack": "label-flip", "share": 0.5}, "seed": 9})
     with pytest.raises(ValueError, match="frozen"):
-        scenario.seed = 1  # type: ignore[misc]
+        scenario.seed = 1
     assert scenario.benign() == build({"seed": 9})
     assert scenario.adversary is not None

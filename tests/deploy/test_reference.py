@@ -39,7 +39,13 @@ class Compute:
         execution.directory.mkdir(parents=True)
         names = execution.prepared.data.class_names
         recalls = {f"recall_{name.replace(' ', '_')}": [0.5, None if name == "Bot" else 0.75] for name in names}
-        rounds = {"round": [1, 2], "accuracy": [0.75, 0.875], "recall": [0.5, 0.25], "lost": [0, self._lost], "refused": [0, 0]}
+        rounds = {
+            "round": [1, 2],
+            "accuracy": [0.75, 0.875],
+            "recall": [0.5, 0.25],
+            "lost": [0, self._lost],
+            "refused": [0, 0],
+        }
         pd.DataFrame({**rounds, **recalls}).to_parquet(execution.directory / "rounds.parquet")
         summary = {"status": "done", "model_sha256": "abc", "final": {"accuracy": 0.875}}
         (execution.directory / "summary.json").write_text(json.dumps(summary))

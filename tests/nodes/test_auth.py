@@ -57,7 +57,7 @@ async def test_a_method_that_does_not_exist_is_left_to_grpc(credentials: Credent
         return None
 
     details = Details("/nodes.v1.Participants/Nope", ())
-    assert await RequireToken(credentials).intercept_service(nothing, details) is None  # type: ignore[arg-type]
+    assert await RequireToken(credentials).intercept_service(nothing, details) is None
 
 
 def test_secrets_differ_and_are_not_printed(credentials: Credentials) -> None:

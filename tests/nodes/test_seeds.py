@@ -20,7 +20,7 @@ def draw(key: tuple[int, str, int, int]) -> bytes:
 @given(KEYS, KEYS)
 def test_two_generators_agree_exactly_if_their_keys_do(one: tuple[int, str, int, int], other: tuple[int, ...]) -> None:
     assert draw(one) == draw(one)
-    assert (draw(one) == draw(other)) == (one == other)  # type: ignore[arg-type]
+    assert (draw(one) == draw(other)) == (one == other)
 
 
 def test_round_and_participant_do_not_swap_and_the_default_is_a_key_of_its_own() -> None:
@@ -35,13 +35,13 @@ def test_the_stream_is_pinned() -> None:
 
 def test_global_state_is_neither_read_nor_written() -> None:
     np.random.seed(1)  # noqa: NPY002
-    before = np.random.get_state()[1].tolist()  # type: ignore[index,union-attr]  # noqa: NPY002
+    before = np.random.get_state()[1].tolist()  # noqa: NPY002
     first = draw((7, "x", 1, 1))
     np.random.seed(2)  # noqa: NPY002
     assert draw((7, "x", 1, 1)) == first
     np.random.seed(1)  # noqa: NPY002
     draw((7, "x", 1, 1))
-    assert np.random.get_state()[1].tolist() == before  # type: ignore[index,union-attr]  # noqa: NPY002
+    assert np.random.get_state()[1].tolist() == before  # noqa: NPY002
 
 
 @pytest.mark.parametrize("key", [(-1, "x", 0, 0), (0, "x", -1, 0), (0, "x", 0, -1)])

@@ -26,7 +26,7 @@ CASES = {
     "continuous-100, tau .3": ("label-flip-continuous", ["adversary.share=0.3"]),
     "continuous-100, tau .5": ("label-flip-continuous", ["adversary.share=0.5"]),
     "continuous-100, tau .7": ("label-flip-continuous", ["adversary.share=0.7"]),
-    "late-3, tau .7": ("label-flip-late", []),
+    "late-3, tau .5": ("label-flip-late", []),
     "redemption-3, tau .7": ("label-flip-redemption", []),
 }
 

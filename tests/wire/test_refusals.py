@@ -199,12 +199,8 @@ async def test_bytes_that_are_no_message_do_no_harm(served: Any, garbage: bytes,
     path, metadata = f"/nodes.v1.Participants/{method}", bearer(served.credentials.coordinator)
     make: Callable[..., Any] = served.channel.stream_stream if method == "Train" else served.channel.unary_unary
     given: Any = iter([garbage]) if method == "Train" else garbage
+    answer = make(path)(given, metadata=metadata, timeout=5)
     with pytest.raises(grpc.aio.AioRpcError) as error:
-        answer = make(path)(given, metadata=metadata, timeout=5)
-        if method == "Train":
-            async for _ in answer:
-                pass
-        else:
-            await answer
+        await (answer.read() if method == "Train" else answer)
     assert error.value.code() is (Code.INVALID_ARGUMENT if method == "Train" else Code.UNKNOWN)  # gRPC's own for unary
     await call(served, "Train", [train()], served.credentials.coordinator)

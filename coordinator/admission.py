@@ -2,10 +2,9 @@
 
 from collections.abc import Iterable
 
-import numpy as np
-
 from coordinator.transport import Arrival
 from nodes.runtime.arrays import F32
+from nodes.runtime.sums import not_finite
 from nodes.runtime.wire import DTYPE
 
 
@@ -18,8 +17,8 @@ class Admission:
         self._size = size
         self._seen: set[int] = set()
 
-    def open(self, arrival: Arrival) -> str | None:
-        """Return why the announced update is refused, or None when its values may come."""
+    def open(self, arrival: Arrival, *, summed: bool = False) -> str | None:
+        """Return why the announced update is refused, or None when its values may come, in a sum if `summed`."""
         if arrival.failure:
             return arrival.failure
         if arrival.round != self._round:
@@ -28,18 +27,15 @@ class Admission:
             return f"unexpected: participant {arrival.participant} was not selected, or is not of this actor"
         if arrival.participant in self._seen:
             return f"duplicate: participant {arrival.participant} delivered already"
-        if arrival.dtype != DTYPE:
+        if summed and arrival.norm is None:
+            return "alone: an update that was to be part of a sum"
+        if not summed and arrival.dtype != DTYPE:
             return f"dtype: {arrival.dtype!r}, expected {DTYPE!r}"
-        if arrival.length != self._size:
+        if not summed and arrival.length != self._size:
             return f"shape: {arrival.length} parameters, expected {self._size}"
         self._seen.add(arrival.participant)
         return None
 
     def close(self, update_D: F32) -> str | None:
         """Return why the received values are refused, or None when the update is admitted."""
-        # A sum is finite only if all terms are, unless it overflows: then look at each value.
-        with np.errstate(over="ignore", invalid="ignore"):
-            if np.isfinite(update_D.sum(dtype=np.float64)):
-                return None
-        bad = int(np.count_nonzero(~np.isfinite(update_D)))
-        return f"not finite: {bad} of {update_D.size} values" if bad else None
+        return not_finite(update_D)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from coordinator.aggregation import Diagnosis, Rule
+from coordinator.aggregation import Diagnosis, MeanRule, Rule
 from coordinator.collection import Collection
 from coordinator.records import Figure, Observer, ParticipantRow, RoundRecord
 from coordinator.rounds import (
@@ -24,21 +24,28 @@ from coordinator.rounds import (
     Instruction,
     Rounds,
 )
+from coordinator.sums import Sums
 from coordinator.transport import Link
 from nodes.runtime.arrays import F32, F64
 from nodes.runtime.errors import NodeError, RunError
+from nodes.runtime.sums import norms
 from nodes.runtime.telemetry import Telemetry
+from nodes.runtime.wire import Parcel
 
 END_OF_STREAM_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
 class RunPlan:
-    """What the coordinator must know of a run. `judge` returns the figures of a model after a round."""
+    """What the coordinator must know of a run.
+
+    training_rows: of each participant, as registered. judge: returns the figures of a model after a round.
+    """
 
     run: str
     rounds: int
     participants: tuple[int, ...]
+    training_rows: Sequence[int]
     initial_D: F32
     rule: Rule
     judge: Callable[[int, F32], dict[str, Figure]]
@@ -62,7 +69,7 @@ class Driver:
         self.model_D = self.plan.initial_D
         self._machine = Rounds(self.plan.rounds, self.plan.participants, self.plan.min_updates)
         self._matrix_ND = np.empty((len(self.plan.participants), self.model_D.size), dtype=np.float32)
-        self._aggregate_D = np.zeros_like(self.model_D)
+        self._parcel = Parcel(self.model_D)
         self._collection = Collection(0, (), self._matrix_ND)
 
     async def run(self) -> F32:
@@ -100,13 +107,14 @@ class Driver:
 
     async def _collect(self, dispatch: Dispatch) -> list[Instruction]:
         self._tell("round_started", round=dispatch.round, participants=len(dispatch.participants))
-        self._collection = collection = Collection(dispatch.round, dispatch.participants, self._matrix_ND)
+        sums = self._sums(dispatch.participants)
+        self._collection = collection = Collection(dispatch.round, dispatch.participants, self._matrix_ND, sums)
         selected = frozenset(dispatch.participants)
         with self._phase("collect"):
             tasks = [
-                asyncio.create_task(collection.train(link, ids, self.model_D))
+                asyncio.create_task(collection.train(link, self._parcel))
                 for link in self.links
-                if (ids := [id for id in link.participants if id in selected])
+                if not selected.isdisjoint(link.participants)
             ]
             try:
                 while not (instructions := self._machine.handle(await collection.events.get())):
@@ -123,13 +131,28 @@ class Driver:
 
     async def _aggregate(self, instruction: Aggregate) -> Diagnosis:
         with self._phase("aggregate"):
-            updates_ND, weights_N = self._collection.stacked(instruction.participants)
-            self._aggregate_D, self._state, diagnosis = await asyncio.to_thread(
-                self.plan.rule.apply, updates_ND, weights_N, self._state
-            )
+            aggregate_D, diagnosis = await asyncio.to_thread(self._apply, instruction.participants)
             with np.errstate(over="ignore"):  # an attack may drive the model to infinity
-                self.model_D = self.model_D + self._aggregate_D
+                self.model_D = self.model_D + aggregate_D
+            self._parcel = Parcel(self.model_D)
         return diagnosis
+
+    def _sums(self, selected: Sequence[int]) -> Sums | None:
+        rule = self.plan.rule
+        if not isinstance(rule, MeanRule) or not rule.partial_sums:
+            return None
+        return Sums(selected, rule, self.model_D.size, lambda id: self.plan.training_rows[id])
+
+    def _apply(self, admitted: Sequence[int]) -> tuple[F32, Diagnosis]:
+        collection = self._collection
+        if collection.sums is not None:
+            return collection.mean(admitted)
+        updates_ND, weights_N = collection.stacked(admitted), collection.weights(admitted)
+        aggregate_D, self._state, diagnosis = self.plan.rule.apply(updates_ND, weights_N, self._state)
+        norms_N = np.array([collection.rows[id].update_norm for id in admitted])
+        for id, cosine in zip(admitted, cosines(updates_ND, norms_N, aggregate_D), strict=True):
+            collection.rows[id].cosine = float(cosine)
+        return aggregate_D, diagnosis
 
     async def _evaluate(self, instruction: Evaluate) -> dict[str, Figure]:
         with self._phase("evaluate"):
@@ -145,7 +168,7 @@ class Driver:
         if not ids:
             return
         try:
-            answers = await link.evaluate(ids, self.model_D)
+            answers = await link.evaluate(ids, self._parcel)
         except NodeError as error:
             self._tell("local_evaluation_failed", actor=link.name, reason=str(error))
             return
@@ -153,11 +176,8 @@ class Driver:
             rows[id].accuracy_global, rows[id].f1_global = figures.get("accuracy"), figures.get("f1")
 
     def _diagnose(self, admitted: Sequence[int], diagnosis: Diagnosis) -> None:
-        updates_ND, _ = self._collection.stacked(admitted)
-        norms_N, cosines_N = norms_and_cosines(updates_ND, self._aggregate_D)
         for i, id in enumerate(admitted):
             row: ParticipantRow = self._collection.rows[id]
-            row.update_norm, row.cosine = float(norms_N[i]), float(cosines_N[i])
             row.kept = bool(diagnosis.kept_N[i])
             row.weight = None if diagnosis.weights_N is None else float(diagnosis.weights_N[i])
 
@@ -180,13 +200,13 @@ class Driver:
         self._seconds[name] = time.perf_counter() - start
 
 
-def norms_and_cosines(updates_ND: F32, aggregate_D: F32) -> tuple[F64, F64]:
-    """Return the Euclidean norm of each update, and its cosine to the aggregate (nan where either is zero).
+def cosines(updates_ND: F32, norms_N: F64, aggregate_D: F32) -> F64:
+    """Return the cosine of each update to the aggregate, [N], given the updates' norms; nan where either is zero.
 
-    >>> norms_and_cosines(np.float32([[3, 4]]), np.float32([3, 4]))
-    (array([5.]), array([1.]))
+    >>> cosines(np.float32([[3, 4]]), np.array([5.0]), np.float32([3, 4]))
+    array([1.])
     """
-    norms_N = np.sqrt(np.einsum("nd,nd->n", updates_ND, updates_ND, dtype=np.float64))
-    with np.errstate(invalid="ignore", divide="ignore"):
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         dots_N = np.einsum("nd,d->n", updates_ND, aggregate_D, dtype=np.float64)
-        return norms_N, dots_N / (norms_N * np.linalg.norm(aggregate_D.astype(np.float64)))
+        result_N: F64 = dots_N / (norms_N * norms(aggregate_D[None])[0])
+    return result_N

@@ -1,13 +1,15 @@
 """A `Link` over gRPC: one RPC per actor and round, the model sent once, updates received into the caller's rows."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import Self
 
 import grpc
 import grpc.aio
 
-from coordinator.transport import Arrival, Inbox
+from coordinator.transport import Arrival, Inbox, Order
 from nodes.runtime import wire
 from nodes.runtime.arrays import F32
 from nodes.runtime.auth import bearer
@@ -21,13 +23,22 @@ class GrpcLink:
     """An actor at `address`. `timeout_seconds` bounds each call; a round's training may take as long as that."""
 
     def __init__(
-        self, name: str, address: str, participants: tuple[int, ...], run: str, token: str, timeout_seconds: float
+        self,
+        name: str,
+        address: str,
+        participants: tuple[int, ...],
+        run: str,
+        token: str,
+        timeout_seconds: float,
+        on_spans: Callable[[str, str], None] = lambda _name, _spans: None,
     ) -> None:
+        """`on_spans` gets the actor's name and a line of its finished spans, at the end of a training."""
         self.name = name
         self.participants = participants
         self._run = run
         self._token = token
         self._timeout = timeout_seconds
+        self._on_spans = on_spans
         self._channel = grpc.aio.insecure_channel(address, options=wire.MESSAGE_OPTIONS)
         self._stub = rpc.ParticipantsStub(self._channel)  # type: ignore[no-untyped-call]
 
@@ -39,29 +50,51 @@ class GrpcLink:
             )
         return response
 
-    async def train(self, round: int, ids: Sequence[int], model_D: F32, inbox: Inbox) -> None:
+    async def train(self, order: Order, model: wire.Parcel, inbox: Inbox) -> None:
         """See `Link.train`."""
-        order = pb.TrainOrder(run=self._run, round=round, participants=ids, model=wire.announce(model_D))
+        message = pb.TrainOrder(
+            run=self._run, round=order.round, participants=order.participants, model=model.header, sums=_sums(order)
+        )
 
         async def requests() -> AsyncIterator[pb.TrainRequest]:
-            yield pb.TrainRequest(order=order)
-            for chunk in wire.chunks(model_D):
+            yield pb.TrainRequest(order=message)
+            for chunk in model.chunks:
                 yield pb.TrainRequest(chunk=chunk)
 
         with _NodeErrors(self.name):
             call = self._stub.Train(requests(), timeout=self._timeout, metadata=self._metadata())
             try:
-                await _receive(call, inbox, self.name)
+                await self._receive(call, inbox)
             finally:
                 call.cancel()
 
-    async def evaluate(self, ids: Sequence[int], model_D: F32) -> Mapping[int, Mapping[str, float]]:
+    async def _receive(self, call: AsyncIterator[pb.TrainResponse], inbox: Inbox) -> None:
+        pending: _Pending | None = None
+        async for message in call:
+            for update in message.updates:
+                arrival = Arrival.of(update)
+                row_D = inbox.row_for(arrival)
+                if arrival.norm is None:
+                    pending = _Pending.of(row_D, update.vector, self.name, partial(inbox.received, arrival))
+            for item in message.sums:
+                ids = tuple(item.participants)
+                row_D = inbox.row_for_sum(item.block, ids, item.vector.length)
+                done = partial(inbox.received_sum, item.block, ids)
+                pending = _Pending.of(row_D, item.vector, self.name, done)
+            if message.chunk and pending is not None:
+                pending.feed(message.chunk)
+            if message.spans:
+                self._on_spans(self.name, message.spans)
+        if pending is not None:
+            pending.check()
+
+    async def evaluate(self, ids: Sequence[int], model: wire.Parcel) -> Mapping[int, Mapping[str, float]]:
         """See `Link.evaluate`."""
-        order = pb.EvaluateOrder(run=self._run, participants=ids, model=wire.announce(model_D))
+        order = pb.EvaluateOrder(run=self._run, participants=ids, model=model.header)
 
         async def requests() -> AsyncIterator[pb.EvaluateRequest]:
             yield pb.EvaluateRequest(order=order)
-            for chunk in wire.chunks(model_D):
+            for chunk in model.chunks:
                 yield pb.EvaluateRequest(chunk=chunk)
 
         with _NodeErrors(self.name):
@@ -76,24 +109,42 @@ class GrpcLink:
         return bearer(self._token) + outgoing()
 
 
-async def _receive(call: AsyncIterator[pb.TrainResponse], inbox: Inbox, name: str) -> None:
-    incomplete: tuple[Arrival, wire.Receiver | None] | None = None
-    async for message in call:
-        for update in message.updates:
-            arrival = Arrival.of(update)
-            row_D = inbox.row_for(arrival)
-            receiver = None if row_D is None else wire.Receiver(row_D, update.vector, f"{name}, its update")
-            if receiver is not None and receiver.complete:
-                inbox.received(arrival)
-            else:
-                incomplete = (arrival, receiver)
-        if message.chunk and incomplete is not None and incomplete[1] is not None:
-            incomplete[1].feed(message.chunk)
-            if incomplete[1].complete:
-                inbox.received(incomplete[0])
-                incomplete = None
-    if incomplete is not None and incomplete[1] is not None:
-        incomplete[1].check()
+def _sums(order: Order) -> pb.SumOrder | None:
+    if order.sums is None:
+        return None
+    blocks = [pb.Block(id=id, participants=ids) for id, ids in order.sums.blocks]
+    return pb.SumOrder(total=order.sums.total, uniform=order.sums.uniform, blocks=blocks)
+
+
+@dataclass
+class _Pending:
+    """A vector whose chunks are still to come; without a receiver they are thrown away."""
+
+    receiver: wire.Receiver | None
+    done: Callable[[], None]
+
+    @classmethod
+    def of(cls, row_D: F32 | None, vector: pb.Vector, name: str, done: Callable[[], None]) -> "_Pending | None":
+        """Receive what an announcement holds; None when that was all."""
+        pending = cls(None if row_D is None else wire.Receiver(row_D, vector, f"{name}, its update"), done)
+        return None if pending._complete() else pending
+
+    def feed(self, chunk: bytes) -> None:
+        """Take a chunk. Raises WireError when there is more than was announced."""
+        if self.receiver is not None:
+            self.receiver.feed(chunk)
+            self._complete()
+
+    def check(self) -> None:
+        """Raises WireError unless every byte has arrived, or is not wanted."""
+        if self.receiver is not None:
+            self.receiver.check()
+
+    def _complete(self) -> bool:
+        if self.receiver is None or not self.receiver.complete:
+            return False
+        self.done()
+        return True
 
 
 class _NodeErrors:

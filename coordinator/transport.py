@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from nodes.runtime.arrays import F32
+from nodes.runtime.sums import SumOrder
+from nodes.runtime.wire import Parcel
 from nodes.v1 import participants_pb2 as pb
 
 
@@ -23,6 +25,13 @@ class Arrival:
     seconds: Mapping[str, float] = field(default_factory=dict)
     figures: Mapping[str, float] = field(default_factory=dict)
     failure: str = ""
+    refused: bool = False
+    norm: float | None = None
+
+    @property
+    def turned_away(self) -> str:
+        """The state of a participant whose announcement is no update: `lost` when its training failed."""
+        return "lost" if self.failure and not self.refused else "refused"
 
     @classmethod
     def of(cls, update: pb.Update) -> "Arrival":
@@ -39,7 +48,24 @@ class Arrival:
             seconds=dict(update.seconds),
             figures=dict(update.figures),
             failure=update.failure,
+            refused=update.refused,
+            norm=update.norm if update.HasField("norm") else None,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """One round's work for one actor: participants whose updates are wanted, and those whose sums suffice."""
+
+    round: int
+    participants: tuple[int, ...]
+    sums: SumOrder | None = None
+
+    @property
+    def everyone(self) -> tuple[int, ...]:
+        """All participants that the order names."""
+        blocks = () if self.sums is None else self.sums.blocks
+        return self.participants + tuple(id for _, ids in blocks for id in ids)
 
 
 class Inbox(Protocol):
@@ -53,6 +79,14 @@ class Inbox(Protocol):
         """Take note that the row of `arrival` is complete."""
         ...
 
+    def row_for_sum(self, block: int, participants: Sequence[int], size: int) -> F32 | None:
+        """Return the row that a block's sum is written to, or None to throw it away."""
+        ...
+
+    def received_sum(self, block: int, participants: Sequence[int]) -> None:
+        """Take note that the sum of a block is complete."""
+        ...
+
 
 class Link(Protocol):
     """One actor, as the coordinator sees it. Every call raises NodeError when the actor does not answer as agreed."""
@@ -60,11 +94,11 @@ class Link(Protocol):
     name: str
     participants: tuple[int, ...]
 
-    async def train(self, round: int, ids: Sequence[int], model_D: F32, inbox: Inbox) -> None:
-        """Order one round's training, and put the updates into `inbox` as they come; returns when all are there."""
+    async def train(self, order: Order, model: Parcel, inbox: Inbox) -> None:
+        """Have one round trained, and put the updates into `inbox` as they come; returns when all are there."""
         ...
 
-    async def evaluate(self, ids: Sequence[int], model_D: F32) -> Mapping[int, Mapping[str, float]]:
+    async def evaluate(self, ids: Sequence[int], model: Parcel) -> Mapping[int, Mapping[str, float]]:
         """Figures of a model on each participant's own test rows."""
         ...
 

@@ -23,6 +23,7 @@ from coordinator.records import Observer
 from deploy.identity import environment
 from deploy.pool import Member, Pool, pack
 from deploy.prepared import Prepared
+from deploy.traces import TraceFiles
 from nodes.runtime.arrays import F32
 from nodes.runtime.telemetry import Telemetry
 
@@ -74,18 +75,27 @@ class Execution:
         telemetry = Telemetry("coordinator", enabled=scenario.trace)
         packing = pack(scenario.participants.count, scenario.participants.per_actor, pool.cores)
         self._actors = len(packing)
+        traces = TraceFiles(self.directory / "trace", telemetry)
         with ExitStack() as stack:
-            stack.callback(self._write_spans, telemetry)
+            stack.callback(traces.flush)
             with self._phase("actors"):
                 await pool.grow(len(packing))
                 members = await pool.assign([prepared.assignment(run, ids) for ids in packing])
             links = [
-                GrpcLink(m.name, m.address, ids, run, pool.credentials.coordinator, scenario.rounds.timeout_seconds)
-                for m, ids in zip(members, packing, strict=True)
+                GrpcLink(
+                    member.name,
+                    member.address,
+                    ids,
+                    run,
+                    pool.credentials.coordinator,
+                    scenario.rounds.timeout_seconds,
+                    traces.add,
+                )
+                for member, ids in zip(members, packing, strict=True)
             ]
             try:
                 await self._check(links, prepared)
-                observers = [recorder, *self.observers]
+                observers: list[Observer] = [recorder, traces, *self.observers]
                 if scenario.adversary is not None:
                     observers.append(await self._turn(pool, run, members, packing, stack))
                 driver = Driver(self._plan(run), links, observers, telemetry)
@@ -94,7 +104,7 @@ class Execution:
             finally:
                 await asyncio.gather(*(link.close() for link in links))
                 with self._phase("release"):
-                    await pool.assign([], self.directory / "trace")
+                    await pool.assign([], traces.add)
 
     def _plan(self, run: str) -> RunPlan:
         prepared, scenario, data = self.prepared, self.prepared.scenario, self.prepared.data
@@ -104,6 +114,7 @@ class Execution:
             run=run,
             rounds=scenario.rounds.count,
             participants=tuple(range(scenario.participants.count)),
+            training_rows=[len(shard) for shard in data.shards],
             initial_D=prepared.initial_D,
             rule=scenario.aggregation.build(),
             judge=judge,
@@ -175,11 +186,6 @@ class Execution:
         }
         save_file(tensors, self.directory / "model.safetensors")
         return hashlib.sha256(model_D.tobytes()).hexdigest()
-
-    def _write_spans(self, telemetry: Telemetry) -> None:
-        if spans := telemetry.drain():
-            with (self.directory / "trace" / "coordinator.jsonl").open("a") as file:
-                file.write(spans)
 
     @contextmanager
     def _phase(self, name: str) -> Iterator[None]:

@@ -7,7 +7,6 @@ import os
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
@@ -112,10 +111,14 @@ class Pool:
 
         await _all((start(member) for member in fresh), f"{number} actors did not start", READY_SECONDS)
 
-    async def assign(self, assignments: Sequence[Assignment | None], traces: Path | None = None) -> list[Member]:
+    async def assign(
+        self,
+        assignments: Sequence[Assignment | None],
+        on_spans: Callable[[str, str], None] = lambda _name, _spans: None,
+    ) -> list[Member]:
         """Give each of the first actors a run to carry, and take it from the rest; return those that carry one.
 
-        The spans of the run before go to `traces`. An actor that died has left the pool afterwards; raises NodeError
+        The actor's name and the spans left over from the run before go to `on_spans`. An actor that died has left the pool afterwards; raises NodeError
         when it was to carry a run.
         """
         import ray.exceptions
@@ -132,9 +135,8 @@ class Pool:
                 if assignment is not None:
                     raise
                 return
-            if spans and traces is not None:
-                with (traces / f"{member.name}.jsonl").open("a") as file:
-                    file.write(spans)
+            if spans:
+                on_spans(member.name, spans)
 
         await _all((give(*pair) for pair in members), "the actors did not take their work", READY_SECONDS)
         return [member for member, assignment in members if assignment is not None]

@@ -3,8 +3,8 @@
 import importlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
 
 import numpy as np
 from opentelemetry.context import Context
@@ -13,6 +13,7 @@ from nodes.behaviour import Behaviour
 from nodes.participant import Assignment, Participant, Trained
 from nodes.runtime.arrays import F32
 from nodes.runtime.errors import InputError, RunError
+from nodes.runtime.sums import SumOrder, block_sum, norms, not_finite
 from nodes.runtime.telemetry import Telemetry
 
 
@@ -22,10 +23,23 @@ class UnknownParticipantError(RunError):
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """A participant whose training raised; the others go on."""
+    """A participant whose training raised, or whose update was `refused` a place in a sum; the others go on."""
 
     participant: int
     reason: str
+    refused: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Summed:
+    """The weighted sum [D] of a block's updates; `participants` are those whose updates are in it."""
+
+    block: int
+    participants: tuple[int, ...]
+    sum_D: F32
+
+
+Result: TypeAlias = Trained | Failed | Summed
 
 
 class Host:
@@ -53,26 +67,57 @@ class Host:
         model_D: F32,
         should_stop: Callable[[], bool] = lambda: False,
         parent: Context | None = None,
-    ) -> Iterator[Trained | Failed]:
-        """Train the named participants one after the other; a `Trained` is valid until the next is asked for.
+        sums: SumOrder | None = None,
+    ) -> Iterator[Result]:
+        """Train the named participants one after the other, then the blocks of `sums`; results as they are ready.
 
-        Ends early, after the participant in hand, once `should_stop` says so. `parent` is the caller's span.
+        A `Trained` is valid until the next result is asked for. Those of a block carry a norm in place of an update,
+        and the block's `Summed` follows them. Ends early, after the participant in hand, once `should_stop` says so.
+        `parent` is the caller's span.
         """
-        for participant in self.find(ids):
+
+        def train_one(participant: Participant, update_D: F32) -> Trained | Failed:
             attributes: dict[str, str | int | float] = {"fl.round": round, "fl.participant": participant.spec.id}
             with self._telemetry.span("participant", attributes, parent):
-                result = self._train_one(participant, round, model_D, should_stop)
+                try:
+                    return participant.train(self.network, model_D, update_D, round, should_stop)
+                except Exception as error:  # noqa: BLE001 - what a behaviour or model raises is that one's failure
+                    return Failed(participant.spec.id, f"{type(error).__name__}: {error}")
+
+        members = self.find(ids)
+        blocks = [(block, self.find(block_ids)) for block, block_ids in (sums.blocks if sums else ())]
+        for participant in members:
+            result = train_one(participant, self._scratch_D)
             if should_stop():
                 return
             yield result
+        for block, block_members in blocks:
+            assert sums is not None
+            yield from self._train_block(block, block_members, sums, train_one, should_stop)
 
-    def _train_one(
-        self, participant: Participant, round: int, model_D: F32, should_stop: Callable[[], bool]
-    ) -> Trained | Failed:
-        try:
-            return participant.train(self.network, model_D, self._scratch_D, round, should_stop)
-        except Exception as error:  # noqa: BLE001 - whatever a behaviour or model raises is that participant's failure
-            return Failed(participant.spec.id, f"{type(error).__name__}: {error}")
+    def _train_block(
+        self,
+        block: int,
+        members: Sequence[Participant],
+        order: SumOrder,
+        train_one: Callable[[Participant, F32], Trained | Failed],
+        should_stop: Callable[[], bool],
+    ) -> Iterator[Result]:
+        updates_ND = np.empty((len(members), self.size), dtype=np.float32)
+        ids: list[int] = []
+        shares: list[float] = []
+        for participant in members:
+            row_D = updates_ND[len(ids)]
+            result = train_one(participant, row_D)
+            if should_stop():
+                return
+            if isinstance(result, Trained):
+                result = _for_sum(result, row_D)
+            if isinstance(result, Trained):
+                ids.append(result.participant)
+                shares.append((1 if order.uniform else result.rows) / order.total)
+            yield result
+        yield Summed(block, tuple(ids), block_sum(updates_ND[: len(ids)], np.array(shares)))
 
     def evaluate(self, ids: Sequence[int], model_D: F32) -> dict[int, dict[str, float]]:
         """Figures of `model_D` on each named participant's own test rows."""
@@ -98,6 +143,18 @@ class Host:
             raise InputError("behaviour", name, "an installed behaviour")
         for participant in holders:
             del participant.behaviours[name]
+
+
+def _for_sum(trained: Trained, row_D: F32) -> Trained | Failed:
+    """Put the update into its row, whatever array a behaviour returned, unless it must not be added to anything."""
+    reason = not_finite(trained.update_D)
+    if trained.update_D.shape != row_D.shape:
+        reason = f"shape: {trained.update_D.size} parameters, expected {row_D.size}"
+    if reason is not None:
+        return Failed(trained.participant, reason, refused=True)
+    if trained.update_D is not row_D:
+        np.copyto(row_D, trained.update_D)
+    return replace(trained, norm=float(norms(row_D[None])[0]))
 
 
 def _build(factory: str, parameters: str) -> Behaviour:

@@ -53,6 +53,7 @@ class Trained:
 
     update_D: what training added to the global model, after the participant's update transforms; valid until the next
     participant of the same actor trains. seconds by phase; figures of the trained model on the participant's test rows.
+    norm: Euclidean norm of the update, set when it is part of a sum and must not be sent itself.
     """
 
     participant: int
@@ -61,6 +62,7 @@ class Trained:
     update_D: F32
     seconds: Mapping[str, float]
     figures: Mapping[str, float] = field(default_factory=dict)
+    norm: float | None = None
 
 
 class Participant:

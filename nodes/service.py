@@ -13,11 +13,12 @@ import grpc.aio
 import numpy as np
 from google.protobuf.message import DecodeError
 
-from nodes.host import Failed, Host, UnknownParticipantError
+from nodes.host import Failed, Host, Result, Summed, UnknownParticipantError
 from nodes.participant import Assignment, Trained
 from nodes.runtime import wire
 from nodes.runtime.arrays import F32
 from nodes.runtime.errors import InputError, WireError
+from nodes.runtime.sums import SumOrder
 from nodes.runtime.telemetry import Telemetry, incoming
 from nodes.v1 import participants_pb2 as pb
 from nodes.v1 import participants_pb2_grpc as rpc
@@ -80,11 +81,13 @@ class ParticipantsService(rpc.ParticipantsServicer):
                 order, model_D = await _receive(request_iterator, host)
                 if not isinstance(order, pb.TrainOrder) or order.round < 1:
                     raise InputError("order.round", getattr(order, "round", None), "a round, from 1")
-                trained = host.train(order.round, list(order.participants), model_D, stop.is_set, parent)
-                messages = encode_updates(order.round, trained)
+                ids, sums = list(order.participants), _sum_order(order)
+                messages = encode_results(order.round, host.train(order.round, ids, model_D, stop.is_set, parent, sums))
                 async with self._training:
                     while (message := await self._in_thread(_advance, messages)) is not None:
                         yield message
+                if spans := self.telemetry.drain():
+                    yield pb.TrainResponse(spans=spans)
         finally:
             stop.set()
 
@@ -154,31 +157,48 @@ async def _receive(requests: AsyncIterator[Request], host: Host) -> tuple[Order,
     return order, model_D
 
 
-def encode_updates(round: int, results: Iterator[Trained | Failed]) -> Iterator[pb.TrainResponse]:
-    """Yield the messages of a `Train` stream: small updates bundled while they come fast, large ones in chunks."""
-    pending: list[pb.Update] = []
-    size = 0
-    since = time.monotonic()
+def _sum_order(order: pb.TrainOrder) -> SumOrder | None:
+    if not order.HasField("sums"):
+        return None
+    if not order.sums.total > 0:
+        raise InputError("order.sums.total", order.sums.total, "a positive number")
+    blocks = tuple((block.id, tuple(block.participants)) for block in order.sums.blocks)
+    return SumOrder(order.sums.total, order.sums.uniform, blocks)
+
+
+def encode_results(round: int, results: Iterator[Result]) -> Iterator[pb.TrainResponse]:
+    """Yield the messages of a `Train` stream: small ones bundled while they come fast, large vectors in chunks."""
+    message, size, since = pb.TrainResponse(), 0, time.monotonic()
     for result in results:
-        update = _encode(round, result)
-        pending.append(update)
-        size += len(update.vector.data)
-        chunked = isinstance(result, Trained) and not update.vector.data
+        vector_D = _add(message, round, result)
+        chunked = vector_D is not None and vector_D.nbytes > wire.CHUNK_BYTES
+        size += 0 if vector_D is None or chunked else vector_D.nbytes
         if chunked or size >= wire.CHUNK_BYTES or time.monotonic() - since >= FLUSH_SECONDS:
-            yield pb.TrainResponse(updates=pending)
-            pending, size, since = [], 0, time.monotonic()
-        if isinstance(result, Trained):
-            for chunk in wire.chunks(result.update_D):
+            yield message
+            message, size, since = pb.TrainResponse(), 0, time.monotonic()
+        if vector_D is not None:
+            for chunk in wire.chunks(vector_D):
                 yield pb.TrainResponse(chunk=chunk)
-    if pending:
-        yield pb.TrainResponse(updates=pending)
+    if message.updates or message.sums:
+        yield message
 
 
-def _encode(round: int, result: Trained | Failed) -> pb.Update:
+def _add(message: pb.TrainResponse, round: int, result: Result) -> F32 | None:
+    """Add what announces `result` to a message; return the vector that it announces, if any."""
     if isinstance(result, Failed):
-        return pb.Update(round=round, participant=result.participant, failure=result.reason)
+        message.updates.add(round=round, participant=result.participant, failure=result.reason, refused=result.refused)
+        return None
+    if isinstance(result, Summed):
+        vector = wire.announce(result.sum_D)
+        message.sums.add(round=round, block=result.block, participants=result.participants, vector=vector)
+        return result.sum_D
+    message.updates.append(_encode(round, result))
+    return result.update_D if result.norm is None else None
+
+
+def _encode(round: int, result: Trained) -> pb.Update:
     start = time.perf_counter()
-    vector = wire.announce(result.update_D)
+    vector = wire.announce(result.update_D) if result.norm is None else None
     return pb.Update(
         round=round,
         participant=result.participant,
@@ -189,6 +209,7 @@ def _encode(round: int, result: Trained | Failed) -> pb.Update:
         seconds={**result.seconds, "encode": time.perf_counter() - start},
         figures=result.figures,
         vector=vector,
+        norm=result.norm,
     )
 
 

@@ -5,8 +5,9 @@
 Updates are what participants' training added to the global model; the coordinator adds the aggregate to it.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from pydantic import ValidationError
 
@@ -36,6 +37,18 @@ class Rule(Protocol):
         weights_N: non-negative, None for equal ones. state: what the last call returned, None at first.
         Raises ValueError where the rule cannot be applied to this many updates.
         """
+        ...
+
+
+@runtime_checkable
+class MeanRule(Rule, Protocol):
+    """A rule that is a weighted mean, so that actors may send sums if `partial_sums` says so."""
+
+    uniform: bool
+    partial_sums: bool
+
+    def combine(self, sums: Iterable[F32], size: int, expected: float, admitted: float) -> F32:
+        """Return the mean from sums over blocks of shares of the `expected` weight, scaled to the `admitted` one."""
         ...
 
 

@@ -1,35 +1,34 @@
 """Federated averaging (McMahan et al., AISTATS 2017, algorithm 1)."""
 # Shapes: N participants, D model parameters.
 
+from collections.abc import Iterable
 from typing import Any, Literal
 
 import numpy as np
 
 from coordinator.aggregation import RULES, Diagnosis, Rule, RuleConfig
 from nodes.runtime.arrays import F32, F64
-
-BLOCK_BYTES = 1 << 16
+from nodes.runtime.sums import block_rows, block_sum
 
 
 def weighted_mean(updates_ND: F32, shares_N: F64) -> F32:
-    """Return sum_i shares_i * updates_i, [D], added in row order for every parameter.
+    """Return sum_i shares_i * updates_i, [D], in the order that `nodes.runtime.sums` fixes, by position of the rows.
 
-    In blocks of columns that stay in cache, so that the matrix is read once and nothing of its size is allocated. The
-    order of additions is that of the rows whatever N and D are: the bits depend on nothing else.
+    Reads the matrix once and allocates nothing of its size.
     """
     num_participants, size = updates_ND.shape
-    result_D = np.zeros(size, dtype=np.float32)
-    shares = shares_N.astype(np.float32)
-    width = BLOCK_BYTES // 4
-    scratch = np.empty(min(width, size), dtype=np.float32)
+    rows = block_rows(size)
+    starts = range(0, num_participants, rows)
+    return add_up((block_sum(updates_ND[s : s + rows], shares_N[s : s + rows]) for s in starts), size)
+
+
+def add_up(sums: Iterable[F32], size: int) -> F32:
+    """Return the sum of vectors [D] in their order, a new array; zeros when there is none."""
+    total_D = np.zeros(size, dtype=np.float32)
     with np.errstate(over="ignore", invalid="ignore"):
-        for start in range(0, size, width):
-            block = result_D[start : start + width]
-            term = scratch[: len(block)]
-            for i in range(num_participants):
-                np.multiply(updates_ND[i, start : start + width], shares[i], out=term)
-                np.add(block, term, out=block)
-    return result_D
+        for sum_D in sums:
+            np.add(total_D, sum_D, out=total_D)
+    return total_D
 
 
 class FedAvg:
@@ -38,21 +37,33 @@ class FedAvg:
     A non-finite update makes the result non-finite; admission refuses it before.
     """
 
-    def __init__(self, weighting: Literal["rows", "uniform"]) -> None:
-        self._weighting = weighting
+    def __init__(self, weighting: Literal["rows", "uniform"], partial_sums: bool = False) -> None:
+        self.uniform = weighting == "uniform"
+        self.partial_sums = partial_sums
 
     def apply(self, updates_ND: F32, weights_N: F64 | None = None, state: Any = None) -> tuple[F32, Any, Diagnosis]:
         """See `Rule.apply`. Raises ValueError when there is no update, or the weights have no positive sum."""
         num_participants = len(updates_ND)
         if num_participants == 0:
             raise ValueError("no update to average")
-        if weights_N is None or self._weighting == "uniform":
+        if weights_N is None or self.uniform:
             weights_N = np.ones(num_participants)
         total = float(weights_N.sum())
         if not (np.all(weights_N >= 0) and 0 < total < np.inf):
             raise ValueError(f"weights must be non-negative with a positive finite sum, got {weights_N.tolist()}")
         shares_N = weights_N / total
         return weighted_mean(updates_ND, shares_N), state, Diagnosis(shares_N > 0, shares_N)
+
+    def combine(self, sums: Iterable[F32], size: int, expected: float, admitted: float) -> F32:
+        """Return the mean from sums over blocks, in order, of shares of the `expected` total weight.
+
+        The same bits as `apply` on the updates themselves when all that were expected were admitted; otherwise the
+        result is scaled to the `admitted` weight. Raises ValueError when nothing was admitted.
+        """
+        if not admitted > 0:
+            raise ValueError("no update to average")
+        total_D = add_up(sums, size)
+        return total_D if admitted == expected else total_D * np.float32(expected / admitted)
 
 
 @RULES.register
@@ -62,6 +73,9 @@ class FedAvgConfig(RuleConfig):
     name: Literal["fedavg"] = "fedavg"
     weighting: Literal["rows", "uniform"] = "rows"
     """`rows`: by the number of training rows that a participant reports. `uniform`: all alike."""
+    partial_sums: bool = False
+    """Actors add their participants' updates up, in blocks, and send the sums, which scales to ten thousand
+    participants. Never changes a bit while all are admitted; a participant's row then has no cosine."""
 
     def build(self) -> Rule:
-        return FedAvg(self.weighting)
+        return FedAvg(self.weighting, self.partial_sums)

@@ -6,12 +6,26 @@ their ids; the blocks' sums are added in order of the blocks. So it makes no dif
 and which the coordinator does, or how participants are packed: the operations are the same, in the same order.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from nodes.runtime.arrays import F32, F64
 
 MAX_ROWS = 64
 MAX_BYTES = 8 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class SumOrder:
+    """What an actor is asked to sum up: by block id, the participants in order of their ids.
+
+    A participant's share is w / total, where w is 1 if `uniform`, else the rows that it trained on.
+    """
+
+    total: float
+    uniform: bool
+    blocks: tuple[tuple[int, tuple[int, ...]], ...]
 
 
 def block_rows(size: int) -> int:
@@ -42,3 +56,13 @@ def not_finite(update_D: F32) -> str | None:
             return None
     bad = int(np.count_nonzero(~np.isfinite(update_D)))
     return f"not finite: {bad} of {update_D.size} values" if bad else None
+
+
+def norms(updates_ND: F32) -> F64:
+    """Return the Euclidean norm of each row, [N], in float64.
+
+    >>> norms(np.float32([[3, 4]]))
+    array([5.])
+    """
+    result_N: F64 = np.sqrt(np.einsum("nd,nd->n", updates_ND, updates_ND, dtype=np.float64))
+    return result_N

@@ -32,6 +32,16 @@ def chunks(vector_D: F32) -> Iterator[bytes]:
         yield bytes(view[start : start + CHUNK_BYTES])
 
 
+class Parcel:
+    """A vector made ready once to be sent any number of times."""
+
+    def __init__(self, vector_D: F32) -> None:
+        """`vector_D` must not change while the parcel is in use."""
+        self.vector_D = vector_D
+        self.header = announce(vector_D)
+        self.chunks = tuple(chunks(vector_D))
+
+
 class Receiver:
     """Fills `target_D` from an announcement and its chunks.
 

@@ -59,27 +59,51 @@ class TrainRequest(_message.Message):
     def __init__(self, order: _Optional[_Union[TrainOrder, _Mapping]] = ..., chunk: _Optional[bytes] = ...) -> None: ...
 
 class TrainOrder(_message.Message):
-    __slots__ = ("run", "round", "participants", "model")
+    __slots__ = ("run", "round", "participants", "model", "sums")
     RUN_FIELD_NUMBER: _ClassVar[int]
     ROUND_FIELD_NUMBER: _ClassVar[int]
     PARTICIPANTS_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
+    SUMS_FIELD_NUMBER: _ClassVar[int]
     run: str
     round: int
     participants: _containers.RepeatedScalarFieldContainer[int]
     model: Vector
-    def __init__(self, run: _Optional[str] = ..., round: _Optional[int] = ..., participants: _Optional[_Iterable[int]] = ..., model: _Optional[_Union[Vector, _Mapping]] = ...) -> None: ...
+    sums: SumOrder
+    def __init__(self, run: _Optional[str] = ..., round: _Optional[int] = ..., participants: _Optional[_Iterable[int]] = ..., model: _Optional[_Union[Vector, _Mapping]] = ..., sums: _Optional[_Union[SumOrder, _Mapping]] = ...) -> None: ...
+
+class SumOrder(_message.Message):
+    __slots__ = ("total", "uniform", "blocks")
+    TOTAL_FIELD_NUMBER: _ClassVar[int]
+    UNIFORM_FIELD_NUMBER: _ClassVar[int]
+    BLOCKS_FIELD_NUMBER: _ClassVar[int]
+    total: float
+    uniform: bool
+    blocks: _containers.RepeatedCompositeFieldContainer[Block]
+    def __init__(self, total: _Optional[float] = ..., uniform: _Optional[bool] = ..., blocks: _Optional[_Iterable[_Union[Block, _Mapping]]] = ...) -> None: ...
+
+class Block(_message.Message):
+    __slots__ = ("id", "participants")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    PARTICIPANTS_FIELD_NUMBER: _ClassVar[int]
+    id: int
+    participants: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, id: _Optional[int] = ..., participants: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class TrainResponse(_message.Message):
-    __slots__ = ("updates", "chunk")
+    __slots__ = ("updates", "chunk", "sums", "spans")
     UPDATES_FIELD_NUMBER: _ClassVar[int]
     CHUNK_FIELD_NUMBER: _ClassVar[int]
+    SUMS_FIELD_NUMBER: _ClassVar[int]
+    SPANS_FIELD_NUMBER: _ClassVar[int]
     updates: _containers.RepeatedCompositeFieldContainer[Update]
     chunk: bytes
-    def __init__(self, updates: _Optional[_Iterable[_Union[Update, _Mapping]]] = ..., chunk: _Optional[bytes] = ...) -> None: ...
+    sums: _containers.RepeatedCompositeFieldContainer[Sum]
+    spans: str
+    def __init__(self, updates: _Optional[_Iterable[_Union[Update, _Mapping]]] = ..., chunk: _Optional[bytes] = ..., sums: _Optional[_Iterable[_Union[Sum, _Mapping]]] = ..., spans: _Optional[str] = ...) -> None: ...
 
 class Update(_message.Message):
-    __slots__ = ("round", "participant", "rows", "steps", "first_loss", "last_loss", "seconds", "figures", "vector", "failure")
+    __slots__ = ("round", "participant", "rows", "steps", "first_loss", "last_loss", "seconds", "figures", "vector", "failure", "refused", "norm")
     class SecondsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -104,6 +128,8 @@ class Update(_message.Message):
     FIGURES_FIELD_NUMBER: _ClassVar[int]
     VECTOR_FIELD_NUMBER: _ClassVar[int]
     FAILURE_FIELD_NUMBER: _ClassVar[int]
+    REFUSED_FIELD_NUMBER: _ClassVar[int]
+    NORM_FIELD_NUMBER: _ClassVar[int]
     round: int
     participant: int
     rows: int
@@ -114,7 +140,21 @@ class Update(_message.Message):
     figures: _containers.ScalarMap[str, float]
     vector: Vector
     failure: str
-    def __init__(self, round: _Optional[int] = ..., participant: _Optional[int] = ..., rows: _Optional[int] = ..., steps: _Optional[int] = ..., first_loss: _Optional[float] = ..., last_loss: _Optional[float] = ..., seconds: _Optional[_Mapping[str, float]] = ..., figures: _Optional[_Mapping[str, float]] = ..., vector: _Optional[_Union[Vector, _Mapping]] = ..., failure: _Optional[str] = ...) -> None: ...
+    refused: bool
+    norm: float
+    def __init__(self, round: _Optional[int] = ..., participant: _Optional[int] = ..., rows: _Optional[int] = ..., steps: _Optional[int] = ..., first_loss: _Optional[float] = ..., last_loss: _Optional[float] = ..., seconds: _Optional[_Mapping[str, float]] = ..., figures: _Optional[_Mapping[str, float]] = ..., vector: _Optional[_Union[Vector, _Mapping]] = ..., failure: _Optional[str] = ..., refused: _Optional[bool] = ..., norm: _Optional[float] = ...) -> None: ...
+
+class Sum(_message.Message):
+    __slots__ = ("round", "block", "participants", "vector")
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    BLOCK_FIELD_NUMBER: _ClassVar[int]
+    PARTICIPANTS_FIELD_NUMBER: _ClassVar[int]
+    VECTOR_FIELD_NUMBER: _ClassVar[int]
+    round: int
+    block: int
+    participants: _containers.RepeatedScalarFieldContainer[int]
+    vector: Vector
+    def __init__(self, round: _Optional[int] = ..., block: _Optional[int] = ..., participants: _Optional[_Iterable[int]] = ..., vector: _Optional[_Union[Vector, _Mapping]] = ...) -> None: ...
 
 class EvaluateRequest(_message.Message):
     __slots__ = ("order", "chunk")

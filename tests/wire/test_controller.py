@@ -61,4 +61,4 @@ async def test_a_takeover_twice_is_refused_by_name(served: Any) -> None:
     adversary = controller(served)
     await adversary.takeover("scenario", [0], PLAN)
     with pytest.raises(NodeError, match="INVALID_ARGUMENT: behaviour: got 'scenario'"):
-        await adversary.takeover("scenario", [1], PLAN)
+        await adversary.takeover("scenario", [0, 1], PLAN)

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from adversary.schedule import Schedule
+from nodes.runtime.tables import TableWriter
 
 TRUTH = "truth.parquet"
 SCHEMA = pa.schema(
@@ -30,7 +30,7 @@ class TruthLog:
     def __init__(
         self, directory: Path, num_participants: int, members: Sequence[int], attack: str, schedule: Schedule
     ) -> None:
-        self._writer = pq.ParquetWriter(directory / TRUTH, SCHEMA, compression="zstd")
+        self._writer = TableWriter(directory / TRUTH, SCHEMA)
         self._members = frozenset(members)
         self._ids = list(range(num_participants))
         self._attack = attack
@@ -51,11 +51,11 @@ class TruthLog:
     def _log(self, round: int) -> None:
         controlled = [id in self._members for id in self._ids]
         rate = self._schedule.rate(round)
-        columns = {
+        columns: dict[str, list[Any]] = {
             "round": [round] * len(self._ids),
             "participant": self._ids,
             "controlled": controlled,
             "attack": [self._attack if turned else None for turned in controlled],
             "rate": [rate if turned else 0.0 for turned in controlled],
         }
-        self._writer.write_table(pa.table(columns, schema=SCHEMA))
+        self._writer.add(columns)

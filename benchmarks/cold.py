@@ -1,4 +1,4 @@
-"""Benchmark F: a cold start, from nothing to the first round done, against the least that a Ray and torch user waits for.
+"""Benchmark F: a cold start, from nothing to the first round done, against what any Ray and torch user waits for.
 
 Floor: `ray.init()` and one actor that imports torch. Both in fresh processes, in turns; medians. Target: 1.3.
 """

@@ -1,7 +1,7 @@
 """Benchmark G: 500 rounds: memory that grows, and rounds that slow down.
 
-Ten participants in ten actors, a few steps of training, everything recorded and traced as by default. Targets: memory none
-(unique memory of all processes, last fifty rounds against rounds 51 to 100), last 50 rounds / first 50 rounds 1.02.
+Ten participants in ten actors, a few steps of training, everything recorded and traced as by default. Targets: no
+growth of unique memory (all processes, last fifty rounds against rounds 51 to 100); last 50 rounds / first 50 1.02.
 """
 
 import statistics
@@ -18,7 +18,7 @@ def main() -> None:
     memory: dict[int, int] = {}
     watch = Watch()
 
-    def between(record: object) -> None:
+    def between(_record: object) -> None:
         number = len(watch.records)
         if number % 10 == 0:
             memory[number] = proportional_bytes()

@@ -8,7 +8,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -81,8 +81,8 @@ class Watch:
         """Nothing to keep."""
 
     def round_done(self, record: RoundRecord) -> None:
-        """Keep the round, then do what is to be done between rounds."""
-        self.records.append(record)
+        """Keep the round without its participants, then do what is to be done between rounds."""
+        self.records.append(replace(record, participants=()))
         self.between(record)
 
     def seconds(self, skip: int = 1) -> list[float]:

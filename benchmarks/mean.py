@@ -1,6 +1,6 @@
 """Benchmark D: the mean of stacked updates, in GB/s, against the read bandwidth of the same run on one thread.
 
-Two floors: `dot` of the matrix with itself (one read at the speed of the machine's widest loads), and NumPy's `sum` of it.
+Two floors: `dot` of the matrix with itself (one read with the machine's widest loads), and NumPy's `sum` of it.
 Target: at least 0.8 of a read.
 """
 

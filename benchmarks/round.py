@@ -1,8 +1,8 @@
 """Benchmark A, second row: a whole round against the bare trainer loop on the same cores.
 
 10 participants x 80,000 generated rows x 39 features, 39-128-128-1, Adam, one local epoch, `per_actor: auto`, the
-coordinator testing on 20,000 rows. After each round, while the actors idle, as many processes as there are cores run the
-same fits with nothing around them; a round's ratio is to the loop that followed it. Target: 1.05.
+coordinator testing on 20,000 rows. After each round, while the actors idle, as many processes as there are cores run
+the same fits with nothing around them; a round's ratio is to the loop that followed it. Target: 1.05.
 """
 
 import multiprocessing

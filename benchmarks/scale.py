@@ -3,8 +3,8 @@
 B: no training (`steps: 0`), 39-128-128-1, packed over the cores: microseconds per participant and round, and the slope
 over N in log-log (target 1.05), each update sent on its own and as partial sums. And ten participants in ten actors:
 milliseconds a round (target 50).
-E: unique memory (proportional set size of coordinator and actors) that each further participant takes, over the bytes of
-its rows and of its state, one vector in the coordinator's matrix (target 1.2).
+E: unique memory (proportional set size of coordinator and actors) that each further participant takes, over the bytes
+of its rows and of its state, one vector in the coordinator's matrix (target 1.2).
 """
 
 import statistics
@@ -64,6 +64,7 @@ def main() -> None:
     memory: list[dict[str, Any]] = []
     watch = Watch()
     with Session(watch) as session:
+        run(scenario(100, "auto", 2), watch, session)  # warms all processes up
         for sums in (False, True):
             for count in COUNTS:
                 used: list[int] = []

@@ -4,6 +4,7 @@ Ten participants in two actors that do not train. Bytes are those that the loopb
 headers, acknowledgements and Ray's heartbeats included. Target: 1.05.
 """
 
+import itertools
 import statistics
 import time
 from pathlib import Path
@@ -48,7 +49,7 @@ def main() -> None:
             watch.records = []
             watch.between = lambda _: marks.append((time.perf_counter(), carried()))  # noqa: B023
             run(scenario(hidden, chosen.rounds), watch, session)
-            moved = statistics.median(b - a for (_, a), (_, b) in zip(marks, marks[1:], strict=False))
+            moved = statistics.median(b - a for (_, a), (_, b) in itertools.pairwise(marks))
             needed = watch.records[-1].bytes_down + watch.records[-1].bytes_up
             seconds = statistics.median(watch.seconds(skip=1))
             rows.append(

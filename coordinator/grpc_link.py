@@ -82,7 +82,7 @@ class GrpcLink:
                 done = partial(inbox.received_sum, item.block, ids)
                 pending = _Pending.of(row_D, item.vector, self.name, done)
             if message.chunk and pending is not None:
-                pending.feed(message.chunk)
+                pending = pending.feed(message.chunk)
             if message.spans:
                 self._on_spans(self.name, message.spans)
         if pending is not None:
@@ -129,11 +129,11 @@ class _Pending:
         pending = cls(None if row_D is None else wire.Receiver(row_D, vector, f"{name}, its update"), done)
         return None if pending._complete() else pending
 
-    def feed(self, chunk: bytes) -> None:
-        """Take a chunk. Raises WireError when there is more than was announced."""
+    def feed(self, chunk: bytes) -> "_Pending | None":
+        """Take a chunk; None when that was the last. Raises WireError when there is more than was announced."""
         if self.receiver is not None:
             self.receiver.feed(chunk)
-            self._complete()
+        return None if self._complete() else self
 
     def check(self) -> None:
         """Raises WireError unless every byte has arrived, or is not wanted."""

@@ -12,10 +12,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from coordinator.records import ParticipantRow, RoundRecord
+from nodes.runtime.tables import TableWriter
 
 ROUNDS = "rounds.parquet"
 PARTICIPANTS = "participants.parquet"
 EVENTS = "events.jsonl"
+REWRITE_SHARE = 20
+"""`rounds.parquet` is written anew when more than one part in this many is missing from it."""
 PHASES = ("data_transforms", "train", "evaluate", "update_transforms", "encode")
 
 _ARROW: dict[Any, pa.DataType] = {
@@ -46,7 +49,8 @@ class Recorder:
         """`directory` exists."""
         self._directory = directory
         self._rounds: list[dict[str, Any]] = []
-        self._participants = pq.ParquetWriter(directory / PARTICIPANTS, PARTICIPANT_SCHEMA, compression="zstd")
+        self._written = 0
+        self._participants = TableWriter(directory / PARTICIPANTS, PARTICIPANT_SCHEMA)
         self._events = (directory / EVENTS).open("w")
 
     def event(self, name: str, **details: Any) -> None:
@@ -56,13 +60,17 @@ class Recorder:
         self._events.flush()
 
     def round_done(self, record: RoundRecord) -> None:
-        """Append the round to both tables; `rounds.parquet` is complete after every round."""
-        self._rounds.append(round_row(record))
-        part = self._directory / f"{ROUNDS}.part"
-        pq.write_table(_rounds_table(self._rounds), part, compression="zstd")
-        part.replace(self._directory / ROUNDS)
-        self._participants.write_table(_participants_table(record.participants))
-        self.event("round_done", round=record.round, admitted=record.count("admitted"))
+        """Append the round to both tables, and all of its figures to the events.
+
+        `rounds.parquet` is readable all the time: written anew after each of the first rounds, then ever more rarely,
+        so that it costs a long run no more per round than a short one; whole after `close`.
+        """
+        row = round_row(record)
+        self._rounds.append(row)
+        if len(self._rounds) - self._written > len(self._rounds) // REWRITE_SHARE:
+            self._write_rounds()
+        self._participants.add(_participant_columns(record.participants))
+        self.event("round_done", **row)
 
     @property
     def rounds(self) -> list[dict[str, Any]]:
@@ -71,11 +79,19 @@ class Recorder:
 
     def close(self) -> None:
         """Complete the files. Safe to call twice."""
+        if self._written < len(self._rounds):
+            self._write_rounds()
         self._participants.close()
         if not self._events.closed:
             self._events.flush()
             os.fsync(self._events.fileno())
             self._events.close()
+
+    def _write_rounds(self) -> None:
+        part = self._directory / f"{ROUNDS}.part"
+        pq.write_table(_rounds_table(self._rounds), part, compression="zstd")
+        part.replace(self._directory / ROUNDS)
+        self._written = len(self._rounds)
 
 
 def class_column(stem: str, class_name: str) -> str:
@@ -109,9 +125,9 @@ def _rounds_table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
     return pa.table(columns)
 
 
-def _participants_table(rows: Iterable[ParticipantRow]) -> pa.Table:
+def _participant_columns(rows: Iterable[ParticipantRow]) -> dict[str, list[Any]]:
     ordered = sorted(rows, key=lambda row: row.participant)
     columns: dict[str, list[Any]] = {field.name: [getattr(row, field.name) for row in ordered] for field in _PLAIN}
     for phase in PHASES:
         columns[f"seconds_{phase}"] = [row.seconds.get(phase) for row in ordered]
-    return pa.table(columns, schema=PARTICIPANT_SCHEMA)
+    return columns

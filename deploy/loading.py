@@ -58,7 +58,7 @@ def load_scenario(path: Path, overrides: Iterable[str] = (), seed: int | None = 
 
 def build(document: Mapping[str, Any]) -> Scenario:
     """Validate a document. Raises ScenarioError for its first fault, in one line."""
-    expanded = {key: _expanded(key, value) for key, value in document.items()}
+    expanded = {key: _named(key, _expanded(key, value)) for key, value in document.items()}
     if isinstance(adversary := expanded.get("adversary"), dict):
         expanded["adversary"] = {key: _expanded(f"adversary.{key}", value) for key, value in adversary.items()}
     try:
@@ -105,6 +105,13 @@ def _apply(document: dict[str, Any], override: str) -> None:
         place[key] = inner
         place = inner
     place[last] = _parse(text, f"--set {dotted}")
+
+
+def _named(key: str, value: Any) -> Any:
+    """A component without a name is the scenario's default of its kind, with other parameters."""
+    if key in COMPONENTS and isinstance(value, dict) and "name" not in value:
+        return {"name": Scenario.model_fields[key].default.name, **value}
+    return value
 
 
 def _first(errors: list[ErrorDetails], document: Mapping[str, Any]) -> ScenarioError:

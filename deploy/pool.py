@@ -118,8 +118,8 @@ class Pool:
     ) -> list[Member]:
         """Give each of the first actors a run to carry, and take it from the rest; return those that carry one.
 
-        The actor's name and the spans left over from the run before go to `on_spans`. An actor that died has left the pool afterwards; raises NodeError
-        when it was to carry a run.
+        The actor's name and the spans left over from the run before go to `on_spans`. An actor that died has left the
+        pool afterwards; raises NodeError when it was to carry a run.
         """
         import ray.exceptions
 

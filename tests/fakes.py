@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 
 from coordinator.records import RoundRecord
-from coordinator.transport import Arrival, Inbox
+from coordinator.transport import Arrival, Inbox, Order
 from nodes.data.shard import Shard
-from nodes.host import Failed, Host
+from nodes.host import Failed, Host, Summed
 from nodes.models.mlp import MLPConfig
 from nodes.participant import Assignment, ParticipantSpec, Trained
 from nodes.runtime.arrays import F32
 from nodes.runtime.errors import NodeError
 from nodes.runtime.telemetry import Telemetry
-from nodes.runtime.wire import DTYPE
+from nodes.runtime.wire import DTYPE, Parcel
 from nodes.training.settings import TrainingSettings
 
 NUM_FEATURES = 5
@@ -79,24 +79,31 @@ class LocalLink:
     def participants(self) -> tuple[int, ...]:
         return tuple(self.host.participants)
 
-    async def train(self, round: int, ids: Sequence[int], model_D: F32, inbox: Inbox) -> None:
-        self.calls.append((round, tuple(ids)))
+    async def train(self, order: Order, model: Parcel, inbox: Inbox) -> None:
+        round, ids = order.round, order.participants
+        self.calls.append((round, order.everyone))
         if round in self.fails_in:
             raise NodeError(f"{self.name}: UNAVAILABLE: socket closed")
         if round in self.hangs_in:
             await asyncio.Event().wait()
-        order = list(ids) if self.rng is None else [int(id) for id in self.rng.permutation(ids)]
-        for result in self.host.train(round, order, model_D):
+        shuffled = list(ids) if self.rng is None else [int(id) for id in self.rng.permutation(ids)]
+        for result in self.host.train(round, shuffled, model.vector_D, sums=order.sums):
             for _ in range(0 if self.rng is None else int(self.rng.integers(6))):
                 await asyncio.sleep(0)
+            if isinstance(result, Summed):
+                row_D = inbox.row_for_sum(result.block, result.participants, result.sum_D.size)
+                if row_D is not None:
+                    row_D[:] = result.sum_D
+                    inbox.received_sum(result.block, result.participants)
+                continue
             for announced, update_D in self.tamper(*_announce(round, result)):
                 row_D = inbox.row_for(announced)
                 if row_D is not None:
                     row_D[:] = update_D
                     inbox.received(announced)
 
-    async def evaluate(self, ids: Sequence[int], model_D: F32) -> Mapping[int, Mapping[str, float]]:
-        return self.host.evaluate(ids, model_D)
+    async def evaluate(self, ids: Sequence[int], model: Parcel) -> Mapping[int, Mapping[str, float]]:
+        return self.host.evaluate(ids, model.vector_D)
 
     async def close(self) -> None:
         """Nothing to hang up."""
@@ -104,11 +111,12 @@ class LocalLink:
 
 def _announce(round: int, result: Trained | Failed) -> Delivery:
     if isinstance(result, Failed):
-        return Arrival(round, result.participant, failure=result.reason), np.empty(0, np.float32)
+        refused = {"failure": result.reason, "refused": result.refused}
+        return Arrival(round, result.participant, **refused), np.empty(0, np.float32)
     report, update_D = result.report, result.update_D
     announced = Arrival(
         round, result.participant, result.rows, report.steps, report.first_loss, report.last_loss, DTYPE,
-        update_D.size, result.seconds, result.figures,
+        update_D.size, result.seconds, result.figures, norm=result.norm,
     )  # fmt: skip
     return announced, update_D
 

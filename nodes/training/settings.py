@@ -37,8 +37,8 @@ class TrainingSettings(Config):
 
     epochs: Annotated[int, Field(ge=1)] | None = None
     """Passes over the shard, each in a new order; the last batch of a pass may be smaller."""
-    steps: Annotated[int, Field(ge=1)] | None = None
-    """Minibatch steps, going on into further passes as needed and ending inside one."""
+    steps: Annotated[int, Field(ge=0)] | None = None
+    """Minibatch steps, going on into further passes as needed and ending inside one; 0 trains nothing."""
     batch_size: Annotated[int, Field(ge=1)] = 512
     """Rows of a minibatch."""
     optimizer: Annotated[Adam | SGD, Field(discriminator="name")] = Adam()

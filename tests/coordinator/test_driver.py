@@ -10,11 +10,12 @@ import pytest
 from fakes import Delivery, LocalLink, Watcher, host
 
 from coordinator.aggregation import make_rule
-from coordinator.driver import Driver, RunPlan, norms_and_cosines
+from coordinator.driver import Driver, RunPlan, cosines
 from coordinator.transport import Arrival
 from nodes.runtime.arrays import F32
 from nodes.runtime.errors import RunError
 from nodes.runtime.seeds import generator
+from nodes.runtime.sums import norms
 from nodes.runtime.telemetry import Telemetry
 
 IDS = tuple(range(6))
@@ -32,6 +33,7 @@ def driver(local: Sequence[LocalLink], watcher: Watcher, **changes: Any) -> Driv
         run="tiny",
         rounds=2,
         participants=ids,
+        training_rows=[40 + 10 * id for id in range(max(ids) + 1)],
         initial_D=initial_D,
         rule=make_rule("fedavg"),
         judge=lambda round, model_D: {"accuracy": float(round)},
@@ -258,7 +260,7 @@ async def test_the_largest_finite_updates_are_aggregated_without_a_warning() -> 
 
 def test_norms_and_cosines_of_zero_and_huge_updates() -> None:
     updates_ND = np.float32([[3e38, 3e38], [0, 0], [-1, 0]])
-    norms_N, cosines_N = norms_and_cosines(updates_ND, np.float32([1, 0]))
+    norms_N = norms(updates_ND)
     assert norms_N == pytest.approx([3e38 * 2**0.5, 0, 1])
-    assert cosines_N == pytest.approx([0.5**0.5, np.nan, -1], nan_ok=True)
-    assert np.isnan(norms_and_cosines(updates_ND, np.zeros(2, np.float32))[1]).all()
+    assert cosines(updates_ND, norms_N, np.float32([1, 0])) == pytest.approx([0.5**0.5, np.nan, -1], nan_ok=True)
+    assert np.isnan(cosines(updates_ND, norms_N, np.zeros(2, np.float32))).all()

@@ -8,10 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coordinator.aggregation import make_rule
-from coordinator.aggregation.fedavg import BLOCK_BYTES, weighted_mean
+from coordinator.aggregation.fedavg import FedAvg, weighted_mean
 from nodes.runtime.arrays import F32, F64
+from nodes.runtime.sums import block_sum
 
-BLOCK = BLOCK_BYTES // 4
+BLOCK = 16_384
 
 
 def draw(num_participants: int, size: int, seed: int = 0) -> tuple[F32, F64]:
@@ -52,12 +53,23 @@ def test_without_weights_all_count_alike() -> None:
     )
 
 
-@pytest.mark.parametrize("position", [0, 1, BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK])
-def test_a_parameter_does_not_depend_on_how_many_there_are_or_where_it_is(position: int) -> None:
-    updates_ND, weights_N = draw(7, 2 * BLOCK + 3)
-    whole_D = make_rule("fedavg").apply(updates_ND, weights_N)[0]
-    alone_D = make_rule("fedavg").apply(updates_ND[:, position : position + 1], weights_N)[0]
-    assert whole_D[position] == alone_D[0]
+def test_the_mean_is_the_sum_over_blocks_of_64_rows_in_order() -> None:
+    updates_ND, weights_N = draw(150, 21_761)
+    shares_N = weights_N / weights_N.sum()
+    sums = [block_sum(updates_ND[start : start + 64], shares_N[start : start + 64]) for start in (0, 64, 128)]
+    mean_D = make_rule("fedavg").apply(updates_ND, weights_N)[0]
+    assert np.array_equal(mean_D, (sums[0] + sums[1]) + sums[2])
+    rule = FedAvg("rows", partial_sums=True)
+    assert np.array_equal(mean_D, rule.combine(sums, 21_761, weights_N.sum(), weights_N.sum()))
+
+
+def test_sums_are_scaled_to_the_weight_that_was_admitted() -> None:
+    updates_ND, weights_N = draw(9, 50)
+    expected = weights_N.sum()
+    sums = [block_sum(updates_ND[:6], weights_N[:6] / expected)]
+    mean_D = FedAvg("rows", partial_sums=True).combine(sums, 50, expected, weights_N[:6].sum())
+    exact_D = np.average(updates_ND[:6].astype(np.float64), axis=0, weights=weights_N[:6])
+    assert np.all(np.abs(mean_D - exact_D) <= bound(updates_ND[:6]))
 
 
 def test_a_stacked_selection_gives_the_bits_of_a_compact_matrix() -> None:

@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
+from coordinator.aggregation.fedavg import FedAvgConfig
 from deploy.loading import build, load_scenario
 from deploy.scenario import Scenario
+from nodes.models.mlp import MLPConfig
 from nodes.runtime.errors import ScenarioError
 
 ROOT = Path(__file__).parents[2]
@@ -105,6 +107,12 @@ def test_merge_keys_and_anchors_work(folder: Path) -> None:
     assert (scenario.data.scaling.method, scenario.data.scaling.fit) == ("none", "paper")
 
 
+def test_a_component_without_a_name_is_the_default_of_its_kind(folder: Path) -> None:
+    scenario = load(folder, "model: {hidden: [4]}\naggregation: {partial_sums: true}")
+    assert scenario.model == MLPConfig(hidden=(4,))
+    assert scenario.aggregation == FedAvgConfig(partial_sums=True)
+
+
 @pytest.mark.parametrize(
     ("text", "where", "nearest"),
     [
@@ -138,7 +146,7 @@ def test_an_unknown_key_is_named_with_the_nearest(folder: Path, text: str, where
     [
         ("data: netflow-v1", "data.name: got 'netflow-v1'", "'netflow-v2'"),
         ("model: mpl", "model.name: got 'mpl'", "'mlp'"),
-        ("model: {hidden: [4]}", "model: got {'hidden': [4]}", "a name"),
+        ("adversary: {attack: {target: Bot}, share: 0.5}", "adversary.attack: got {'target': 'Bot'}", "a name"),
         ("aggregation: fedagv", "aggregation.name: got 'fedagv'", "'fedavg'"),
         ("partition: dirichlt", "partition.name: got 'dirichlt'", "'dirichlet'"),
         ("adversary: {attack: labelflip, share: 0.5}", "adversary.attack.name: got 'labelflip'", "'label-flip'"),

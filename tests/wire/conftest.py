@@ -30,10 +30,15 @@ class Served:
     channel: grpc.aio.Channel
     stub: Any
 
+    spans: list[str] = field(default_factory=list)
+
     def link(self, timeout_seconds: float = 20) -> GrpcLink:
         assert self.run is not None
         ids = tuple(spec.id for spec in self.run.participants)
-        return GrpcLink("actor-0", self.address, ids, self.run.run, self.credentials.coordinator, timeout_seconds)
+        token = self.credentials.coordinator
+        return GrpcLink(
+            "actor-0", self.address, ids, self.run.run, token, timeout_seconds, lambda _, line: self.spans.append(line)
+        )
 
     @property
     def model_D(self) -> F32:

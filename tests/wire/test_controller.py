@@ -6,14 +6,16 @@ import pytest
 from fakes import assignment
 
 from adversary.controller import Controller
+from coordinator.transport import Order
 from nodes.runtime.errors import NodeError
+from nodes.runtime.wire import Parcel
 
 PLAN = {"attack": {"name": "label-flip", "target": "untargeted"}, "schedule": None, "rate": None}
 
 
 async def update_of(served: Any, box: Any, participant: int) -> bytes:
     link, inbox = served.link(), box(served.model_D.size)
-    await link.train(1, (participant,), served.model_D, inbox)
+    await link.train(Order(1, (participant,)), Parcel(served.model_D), inbox)
     await link.close()
     return inbox.rows[participant].tobytes()
 

@@ -11,7 +11,7 @@ import pytest
 from coordinator.collection import Collection
 from coordinator.grpc_link import GrpcLink
 from nodes.runtime.arrays import F32
-from nodes.runtime.wire import CHUNK_BYTES, announce
+from nodes.runtime.wire import CHUNK_BYTES, Parcel, announce
 from nodes.v1 import participants_pb2 as pb
 from nodes.v1 import participants_pb2_grpc as rpc
 
@@ -54,7 +54,7 @@ def train() -> Train:
         link = GrpcLink("actor-9", f"127.0.0.1:{port}", (0, 1, 2), "tiny", "token", timeout)
         matrix_ND = np.zeros((3, size), np.float32)
         collection = Collection(1, (0, 1, 2), matrix_ND)
-        await collection.train(link, (0, 1, 2), np.arange(size, dtype=np.float32))
+        await collection.train(link, Parcel(np.arange(size, dtype=np.float32)))
         await link.close()
         await server.stop(0)
         return collection, matrix_ND, servicer
@@ -151,7 +151,7 @@ async def test_what_arrived_before_an_actor_failed_counts(train: Train) -> None:
 async def test_an_actor_that_is_not_there_loses_all(train: Train) -> None:
     collection = Collection(1, (0, 1), np.zeros((2, 4), np.float32))
     link = GrpcLink("actor-9", "127.0.0.1:1", (0, 1), "tiny", "token", 5)
-    await collection.train(link, (0, 1), np.zeros(4, np.float32))
+    await collection.train(link, Parcel(np.zeros(4, np.float32)))
     await link.close()
     assert states(collection) == ["lost", "lost"]
     assert collection.rows[0].reason.startswith("actor-9: UNAVAILABLE: ")

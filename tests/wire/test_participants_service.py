@@ -13,13 +13,14 @@ from fakes import assignment, host, shard
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+from coordinator.transport import Order
 from nodes.models.mlp import MLPConfig
 from nodes.participant import ParticipantSpec, Trained
 from nodes.runtime.arrays import F32
 from nodes.runtime.auth import bearer
 from nodes.runtime.errors import NodeError
 from nodes.runtime.telemetry import Telemetry, outgoing
-from nodes.runtime.wire import CHUNK_BYTES, announce
+from nodes.runtime.wire import CHUNK_BYTES, Parcel, announce
 from nodes.training.settings import TrainingSettings
 from nodes.v1 import participants_pb2 as pb
 
@@ -35,7 +36,7 @@ async def train(served: Any, box: Any, model_D: F32, round: int = 1, ids: tuple[
     link = served.link()
     inbox = box(model_D.size)
     try:
-        await link.train(round, ids, model_D, inbox)
+        await link.train(Order(round, ids), Parcel(model_D), inbox)
     finally:
         await link.close()
     return inbox
@@ -71,7 +72,7 @@ async def test_updates_arrive_bit_for_bit_with_their_figures(serve: Any, box: An
 async def test_evaluate_answers_as_the_plain_class(serve: Any, model: MLPConfig) -> None:
     served = await serve(assignment(model=model))
     link = served.link()
-    figures = await link.evaluate((2, 0), served.model_D)
+    figures = await link.evaluate((2, 0), Parcel(served.model_D))
     await link.close()
     assert figures == host(model=model).evaluate((2, 0), served.model_D)
 
@@ -123,7 +124,7 @@ def long_run() -> Any:
 async def test_a_call_that_ends_ends_its_training_and_the_next_one_works(serve: Any, box: Any, how: str) -> None:
     served = await serve(long_run())
     link = served.link(0.5 if how == "deadline" else 60)
-    task = asyncio.create_task(link.train(1, (0, 1), served.model_D, box(served.model_D.size)))
+    task = asyncio.create_task(link.train(Order(1, (0, 1)), Parcel(served.model_D), box(served.model_D.size)))
     if how == "deadline":
         with pytest.raises(NodeError, match="actor-0: DEADLINE_EXCEEDED"):
             await task
@@ -144,7 +145,7 @@ async def test_a_call_that_ends_ends_its_training_and_the_next_one_works(serve: 
 async def test_the_server_answers_while_it_trains(serve: Any, box: Any) -> None:
     served = await serve(long_run())
     link = served.link()
-    task = asyncio.create_task(link.train(1, (0,), served.model_D, box(served.model_D.size)))
+    task = asyncio.create_task(link.train(Order(1, (0,)), Parcel(served.model_D), box(served.model_D.size)))
     await asyncio.sleep(0.2)
     async with asyncio.timeout(5):
         assert (await link.describe()).run == "tiny"
@@ -178,7 +179,7 @@ async def test_spans_of_a_training_hang_under_the_callers(served: Any, box: Any)
         traceparent = dict(outgoing())["traceparent"]
         await train(served, box, served.model_D)
     trace_id, span_id = traceparent.split("-")[1:3]
-    document = json.loads(await served.server.assign(None))
+    document = json.loads(*served.spans)
     spans = document["resourceSpans"][0]["scopeSpans"][0]["spans"]
     assert [span["name"] for span in spans] == ["participant"] * 3
     assert {(span["traceId"], span["parentSpanId"]) for span in spans} == {(trace_id, span_id)}

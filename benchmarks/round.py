@@ -61,7 +61,7 @@ class Floor:
         self._pipes, self._processes = [], []
         for ids in pack(PARTICIPANTS, "auto", cores):
             ours, theirs = spawn.Pipe()
-            work = [prepared.data.shards[id] for id in ids]
+            work = [prepared.specs[id].shard for id in ids]
             process = spawn.Process(target=bare, args=(work, prepared.scenario.training, theirs), daemon=True)
             process.start()
             self._pipes.append(ours)

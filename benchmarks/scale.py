@@ -17,12 +17,12 @@ from benchmarks.harness import Watch, options, report, run
 from deploy.session import Session
 
 COUNTS = (10, 100, 1_000, 10_000)
-ROWS_EACH = 20
+ROWS_EACH = 100
 SIZE = 39 * 128 + 128 + 128 * 128 + 128 + 128 + 1
 
 
 def scenario(count: int, per_actor: int | str, rounds: int, *, sums: bool = False) -> dict[str, Any]:
-    """N participants of twenty rows that do not train."""
+    """N participants of a hundred rows that do not train."""
     rows = count * ROWS_EACH
     return {
         "data": {"name": "synthetic-flows", "rows": rows + 2_000, "test_share": 2_000 / (rows + 2_000)},

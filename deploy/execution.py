@@ -80,7 +80,8 @@ class Execution:
             stack.callback(traces.flush)
             with self._phase("actors"):
                 await pool.grow(len(packing))
-                members = await pool.assign([prepared.assignment(run, ids) for ids in packing])
+                rows = pool.share(prepared, packing)
+                members = await pool.assign([prepared.assignment(run)] * len(packing), rows)
             links = [
                 GrpcLink(
                     member.name,
@@ -104,7 +105,7 @@ class Execution:
             finally:
                 await asyncio.gather(*(link.close() for link in links))
                 with self._phase("release"):
-                    await pool.assign([], traces.add)
+                    await pool.assign([], [], traces.add)
 
     def _plan(self, run: str) -> RunPlan:
         prepared, scenario, data = self.prepared, self.prepared.scenario, self.prepared.data
@@ -114,7 +115,7 @@ class Execution:
             run=run,
             rounds=scenario.rounds.count,
             participants=tuple(range(scenario.participants.count)),
-            training_rows=[len(shard) for shard in data.shards],
+            training_rows=[len(spec.shard) for spec in prepared.specs],
             initial_D=prepared.initial_D,
             rule=scenario.aggregation.build(),
             judge=judge,

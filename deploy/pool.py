@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal, Self
 
+from deploy.prepared import Prepared
+from nodes.holding import Holding
 from nodes.participant import Assignment
 from nodes.runtime.auth import Credentials
 from nodes.runtime.errors import NodeError
@@ -49,6 +51,7 @@ class Pool:
         self._address = address
         self._started = False
         self._placed = 0
+        self._shared: tuple[object, list[Any]] | None = None
 
     def __enter__(self) -> Self:
         if self._address is None:
@@ -111,24 +114,43 @@ class Pool:
 
         await _all((start(member) for member in fresh), f"{number} actors did not start", READY_SECONDS)
 
+    def share(self, prepared: Prepared, packing: Sequence[tuple[int, ...]]) -> list[Any]:
+        """Put the rows of each actor's participants where all processes of a machine see them; return references.
+
+        The rows of the last scenario stay shared for further runs on the same ones; `prepared.specs` become views of
+        them, so that this process keeps no copy.
+        """
+        import ray
+
+        key = (prepared.data.fingerprint, tuple(packing))
+        if self._shared is None or self._shared[0] != key:
+            held = [Holding(tuple(prepared.specs[id] for id in ids)) for ids in packing]
+            self._shared = (key, [ray.put(holding) for holding in held])
+        for holding in ray.get(self._shared[1]):
+            for spec in holding.participants:
+                prepared.specs[spec.id] = spec
+        return self._shared[1]
+
     async def assign(
         self,
-        assignments: Sequence[Assignment | None],
+        assignments: Sequence[Assignment],
+        rows: Sequence[Any],
         on_spans: Callable[[str, str], None] = lambda _name, _spans: None,
     ) -> list[Member]:
-        """Give each of the first actors a run to carry, and take it from the rest; return those that carry one.
+        """Give each of the first actors a run and its `rows`, and take it from the rest; return those that carry one.
 
         The actor's name and the spans left over from the run before go to `on_spans`. An actor that died has left the
         pool afterwards; raises NodeError when it was to carry a run.
         """
         import ray.exceptions
 
-        work = list(assignments) + [None] * (len(self.members) - len(assignments))
-        members = list(zip(self.members, work, strict=True))
+        idle = [(None, None)] * (len(self.members) - len(assignments))
+        work: list[tuple[Assignment | None, Any]] = [*zip(assignments, rows, strict=True), *idle]
+        carrying = self.members[: len(assignments)]
 
-        async def give(member: Member, assignment: Assignment | None) -> None:
+        async def give(member: Member, assignment: Assignment | None, held: Any) -> None:
             try:
-                spans = await member.handle.assign.remote(assignment)
+                spans = await member.handle.assign.remote(assignment, held)
             except ray.exceptions.RayActorError:
                 self.members.remove(member)
                 ray.kill(member.handle)
@@ -138,8 +160,9 @@ class Pool:
             if spans:
                 on_spans(member.name, spans)
 
-        await _all((give(*pair) for pair in members), "the actors did not take their work", READY_SECONDS)
-        return [member for member, assignment in members if assignment is not None]
+        pairs = zip(list(self.members), work, strict=True)
+        await _all((give(m, *given) for m, given in pairs), "the actors did not take their work", READY_SECONDS)
+        return carrying
 
     async def stop(self) -> None:
         """End every actor's server; `__exit__` ends the processes."""

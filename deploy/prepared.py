@@ -1,7 +1,6 @@
 """A scenario made ready: data loaded, model built, adversary checked. What is wrong shows here, before any actor."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from deploy.scenario import Scenario
 from nodes.data.base import FederatedData
@@ -19,6 +18,9 @@ class Prepared:
 
     scenario: Scenario
     data: FederatedData
+    """Without the participants' rows, which are in `specs`."""
+    specs: list[ParticipantSpec]
+    """The participants by id; once a pool shares the rows, views of the shared ones."""
     network: Network
     initial_D: F32
 
@@ -28,8 +30,8 @@ class Prepared:
         adversary = self.scenario.adversary
         return () if adversary is None else adversary.members(self.scenario.participants.count, self.scenario.seed)
 
-    def assignment(self, run: str, ids: Sequence[int]) -> Assignment:
-        """What the actor that carries `ids` must know."""
+    def assignment(self, run: str) -> Assignment:
+        """What an actor must know besides the participants that it carries."""
         scenario, data = self.scenario, self.data
         return Assignment(
             run=run,
@@ -40,7 +42,7 @@ class Prepared:
             class_names=data.class_names,
             benign=data.benign,
             num_features=len(data.features),
-            participants=tuple(ParticipantSpec(id, data.shards[id], data.local_tests[id]) for id in ids),
+            participants=(),
             local_evaluation=scenario.evaluation.local,
             trace=scenario.trace,
         )
@@ -59,4 +61,6 @@ def make_ready(scenario: Scenario) -> Prepared:
     num_classes = 2 if data.task == "binary" else len(data.class_names)
     network = scenario.model.build(len(data.features), num_classes, data.task)
     initial_D = network.initial(generator(scenario.seed, "model-init"))
-    return Prepared(scenario, data, network, initial_D)
+    parts = zip(data.shards, data.local_tests, strict=True)
+    specs = [ParticipantSpec(id, shard, test) for id, (shard, test) in enumerate(parts)]
+    return Prepared(scenario, replace(data, shards=(), local_tests=()), specs, network, initial_D)

@@ -1,11 +1,13 @@
 """The Ray actor: a `NodeServer` in a process of its own. This is the only module of the room that knows Ray."""
 
 import os
+from dataclasses import replace
 from typing import Any
 
 import ray
 from threadpoolctl import threadpool_limits
 
+from nodes.holding import Holding
 from nodes.participant import Assignment
 from nodes.runtime.auth import Credentials
 from nodes.server import NodeServer
@@ -22,8 +24,10 @@ class NodeActor:
         """Listen on loopback or on this node's address; return the address and the process id."""
         return await self._server.start("127.0.0.1" if loopback else _node_address()), os.getpid()
 
-    async def assign(self, assignment: Assignment | None) -> str:
-        """Carry another run, or none; return the spans of the one before."""
+    async def assign(self, assignment: Assignment | None, holding: Holding | None) -> str:
+        """Carry another run with the participants of `holding`, or none; return the spans of the one before."""
+        if assignment is not None and holding is not None:
+            assignment = replace(assignment, participants=holding.participants)
         return await self._server.assign(assignment)
 
     async def stop(self) -> str:

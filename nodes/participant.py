@@ -1,10 +1,9 @@
 """A participant: its rows, and the transforms that act on them and on its update. It knows no adversary."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -12,7 +11,7 @@ from nodes.behaviour import Behaviour, Context
 from nodes.data.shard import Shard
 from nodes.metrics import evaluate
 from nodes.models.base import Fit, FitReport, ModelConfig, Network, Task, predictions
-from nodes.runtime.arrays import F32, I64
+from nodes.runtime.arrays import F32
 from nodes.runtime.seeds import generator
 from nodes.training.settings import TrainingSettings
 
@@ -42,44 +41,10 @@ class Assignment:
     local_evaluation: bool = True
     trace: bool = True
 
-    def __reduce__(self) -> tuple[object, ...]:
-        """Travel as a few large arrays: ten thousand small ones would cost more than what they hold."""
-        ids = [spec.id for spec in self.participants]
-        shards = _stack([spec.shard for spec in self.participants])
-        tests = _stack([spec.local_test for spec in self.participants])
-        return _unpack, (replace(self, participants=()).__getstate__(), ids, shards, tests)
-
     def network(self) -> Network:
         """Build the model for this run's data."""
         num_classes = 2 if self.task == "binary" else len(self.class_names)
         return self.model.build(self.num_features, num_classes, self.task)
-
-
-Stacked: TypeAlias = tuple[list[int], F32, I64, I64]
-
-
-def _stack(shards: Sequence[Shard]) -> Stacked | None:
-    if not shards:
-        return None
-    ends = np.cumsum([len(shard) for shard in shards]).tolist()
-    features_BF = np.concatenate([shard.features_BF for shard in shards])
-    labels_B = np.concatenate([shard.labels_B for shard in shards])
-    return ends, features_BF, labels_B, np.concatenate([shard.classes_B for shard in shards])
-
-
-def _unstack(stacked: Stacked | None) -> Iterator[Shard]:
-    if stacked is None:
-        return
-    ends, features_BF, labels_B, classes_B = stacked
-    for start, end in zip([0, *ends[:-1]], ends, strict=True):
-        yield Shard(features_BF[start:end], labels_B[start:end], classes_B[start:end])
-
-
-def _unpack(state: list[Any], ids: Sequence[int], shards: Stacked | None, tests: Stacked | None) -> Assignment:
-    specs = zip(ids, _unstack(shards), _unstack(tests), strict=True)
-    assignment = Assignment.__new__(Assignment)
-    assignment.__setstate__(state)  # type: ignore[attr-defined]
-    return replace(assignment, participants=tuple(ParticipantSpec(*spec) for spec in specs))
 
 
 @dataclass(frozen=True, slots=True)

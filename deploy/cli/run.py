@@ -53,7 +53,7 @@ def _introduce(console: Console, prepared: Prepared) -> None:
     console.print(f"[bold]{scenario.name}[/]  {data.source}, seed {scenario.seed}")
     for note in data.notes:
         console.print(f"[yellow]note:[/] {note}")
-    rows = [len(shard) for shard in data.shards]
+    rows = [len(spec.shard) for spec in prepared.specs]
     text = f"{len(rows)} participants with {min(rows):,} to {max(rows):,} rows, {len(data.test):,} test rows"
     console.print(f"{text}, {prepared.network.layout.size:,} parameters")
     if scenario.adversary is not None:

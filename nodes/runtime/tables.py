@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-ROWS_PER_GROUP = 8192
+ROWS_PER_GROUP = 2048
 
 
 class TableWriter:

@@ -43,6 +43,7 @@ class Execution:
     reference: Mapping[str, Any] | None = None
     _seconds: dict[str, float] = field(default_factory=dict, init=False)
     _actors: int = field(default=0, init=False)
+    _nodes: int = field(default=0, init=False)
 
     def run(self, pool: Pool) -> dict[str, Any]:
         """Run to the end; return the summary. What ends it early leaves all finished rounds and a summary too."""
@@ -82,6 +83,7 @@ class Execution:
                 await pool.grow(len(packing))
                 rows = pool.share(prepared, packing)
                 members = await pool.assign([prepared.assignment(run)] * len(packing), rows)
+            self._nodes = len({member.node for member in members})
             links = [
                 GrpcLink(
                     member.name,
@@ -171,6 +173,7 @@ class Execution:
             "seconds": self._seconds,
             "participants": scenario.participants.count,
             "actors": self._actors,
+            "nodes": self._nodes,
             "attackers": list(self.prepared.members),
             "data": {
                 "source": data.source,

@@ -38,8 +38,9 @@ class Member:
 
     name: str
     handle: Any
-    address: str
-    pid: int
+    address: str = ""
+    pid: int = 0
+    node: str = ""
 
 
 class Pool:
@@ -102,13 +103,13 @@ class Pool:
         names = [f"actor-{self._placed + i:04d}" for i in range(number - have)]
         self._placed += len(names)
         handles = [place(name, self.credentials, num_cpus=0, threads=1) for name in names]
-        fresh = [Member(name, handle, "", 0) for name, handle in zip(names, handles, strict=True)]
+        fresh = [Member(name, handle) for name, handle in zip(names, handles, strict=True)]
         self.members += fresh
         ready = have
 
         async def start(member: Member) -> None:
             nonlocal ready
-            member.address, member.pid = await member.handle.start.remote(self._address is None)
+            member.address, member.pid, member.node = await member.handle.start.remote(self._address is None)
             ready += 1
             told(ready)
 

@@ -20,9 +20,10 @@ class NodeActor:
         threadpool_limits(threads)
         self._server = NodeServer(name, credentials)
 
-    async def start(self, loopback: bool) -> tuple[str, int]:
-        """Listen on loopback or on this node's address; return the address and the process id."""
-        return await self._server.start("127.0.0.1" if loopback else _node_address()), os.getpid()
+    async def start(self, loopback: bool) -> tuple[str, int, str]:
+        """Listen on loopback or on this node's address; return the address, the process id and Ray's id of the node."""
+        address = await self._server.start("127.0.0.1" if loopback else _node_address())
+        return address, os.getpid(), ray.get_runtime_context().get_node_id()
 
     async def assign(self, assignment: Assignment | None, holding: Holding | None) -> str:
         """Carry another run with the participants of `holding`, or none; return the spans of the one before."""
@@ -36,8 +37,17 @@ class NodeActor:
 
 
 def place(name: str, credentials: Credentials, *, num_cpus: float, threads: int) -> Any:
-    """Ask Ray for an actor; returns its handle at once. `num_cpus` are reserved, `threads` used by one training."""
-    options = {"name": None, "num_cpus": num_cpus, "max_restarts": 0, "max_task_retries": 0, "max_concurrency": 16}
+    """Ask Ray for an actor, spread over the nodes; returns its handle at once.
+
+    `num_cpus` are reserved, `threads` used by one training.
+    """
+    options = {
+        "num_cpus": num_cpus,
+        "scheduling_strategy": "SPREAD",
+        "max_restarts": 0,
+        "max_task_retries": 0,
+        "max_concurrency": 16,
+    }
     return ray.remote(NodeActor).options(**options).remote(name, credentials, threads)
 
 

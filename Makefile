@@ -2,10 +2,11 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.turncoat-setup
+PEERS := .venv-peers/.turncoat-setup
 PROTOS := $(wildcard proto/*/v1/*.proto)
 WORKERS ?= 2
 
-.PHONY: setup run test test-unit test-serial study check stubs format bench clean
+.PHONY: setup run test test-unit test-serial study check stubs format bench bench-peers clean
 
 setup: $(STAMP)
 
@@ -47,6 +48,15 @@ format: setup
 
 bench: setup
 	$(BIN)/python -m benchmarks
+
+# Against Flower and plain PyTorch, in .venv-peers; on real data if it finds it (../shared/data or $$TURNCOAT_DATA).
+bench-peers: setup $(PEERS)
+	$(BIN)/python -m benchmarks.peers --out runs/benchmarks/peers.json
+
+$(PEERS): benchmarks/peers/requirements.txt
+	test -x .venv-peers/bin/python || $(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
+	touch $@
 
 clean:
 	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -14,6 +14,8 @@ from deploy.prepared import Prepared
 from deploy.session import check_directory, default_directory, run_scenario
 from nodes.runtime.errors import InputError
 
+MAX_NAMED = 12
+
 
 def run(
     scenario: Annotated[Path, typer.Argument(help="Scenario file (YAML).", show_default=False)],
@@ -57,7 +59,9 @@ def _introduce(console: Console, prepared: Prepared) -> None:
     text = f"{len(rows)} participants with {min(rows):,} to {max(rows):,} rows, {len(data.test):,} test rows"
     console.print(f"{text}, {prepared.network.layout.size:,} parameters")
     if scenario.adversary is not None:
-        attackers = ", ".join(map(str, prepared.members)) or "nobody"
+        named = ", ".join(map(str, prepared.members[:MAX_NAMED])) or "nobody"
+        more = len(prepared.members) - MAX_NAMED
+        attackers = f"{named} and {more:,} more" if more > 0 else named
         adversary = scenario.adversary
         console.print(f"{adversary.attack.name}, {adversary.timetable.text}; attackers: {attackers}")
 

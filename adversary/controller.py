@@ -41,9 +41,12 @@ class Controller:
     async def release(self, name: str, members: Sequence[int]) -> None:
         """Remove behaviour `name` from `members`. Raises NodeError as `takeover`."""
         wanted = frozenset(members)
-        request = pb.ReleaseRequest(run=self.run, behaviour=name)
         await asyncio.gather(
-            *(self._call(address, "Release", request) for address, ids in self.actors.items() if wanted & set(ids))
+            *(
+                self._call(address, "Release", pb.ReleaseRequest(run=self.run, behaviour=name, participants=here))
+                for address, ids in self.actors.items()
+                if (here := [id for id in ids if id in wanted])
+            )
         )
 
     async def _call(self, address: str, method: str, request: Any) -> None:

@@ -26,7 +26,7 @@ SCRIPTS = Path(__file__).parent / "peers"
 
 MARK = "TURNCOAT_BENCHMARK"
 QUIET = {"FLWR_TELEMETRY_ENABLED": "0", "RAY_USAGE_STATS_ENABLED": "0"}
-SAMPLE_SECONDS = 0.5
+SAMPLE_SECONDS = 0.1
 LIMIT_SECONDS = 1800.0
 
 
@@ -55,17 +55,18 @@ class Meter:
     """Counts user and system seconds of every process whose environment has the mark, until `stop`.
 
     A parent's own account (RUSAGE_CHILDREN) lacks Ray's workers: the raylet never waits for them. So `/proc` is read
-    twice a second, and what a process used after its last reading is not counted.
+    ten times a second, and what a process used after its last reading is not counted.
     """
 
     token: str = field(default_factory=lambda: secrets.token_hex(8))
-    _ticks: dict[tuple[str, str], int] = field(default_factory=dict)
+    _ticks: dict[str, int] = field(default_factory=dict)
     _strangers: set[str] = field(default_factory=set)
     _done: threading.Event = field(default_factory=threading.Event)
     _thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Begin to read."""
+        """Begin to read; processes that are there already are never the contestant's."""
+        self._strangers = _names()
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()
 
@@ -77,32 +78,24 @@ class Meter:
         return sum(self._ticks.values()) / os.sysconf("SC_CLK_TCK")
 
     def _watch(self) -> None:
-        # Processes that were there before are not the contestant's; only new ones are looked into.
-        self._strangers = {path.name for path in Path("/proc").iterdir() if not self._ours(path)}
         while not self._done.wait(SAMPLE_SECONDS):
             self._read()
-        self._read()
 
     def _read(self) -> None:
-        known = {pid for pid, _ in self._ticks}
-        for path in Path("/proc").iterdir():
-            pid = path.name
-            if pid in self._strangers:
-                continue
+        mark = f"{MARK}={self.token}".encode()
+        for pid in _names() - self._strangers:
             try:
-                if pid not in known and not self._ours(path):
+                if pid not in self._ticks and mark not in Path("/proc", pid, "environ").read_bytes():
                     self._strangers.add(pid)
                     continue
-                fields = (path / "stat").read_text().rpartition(")")[2].split()
-            except OSError:
+                fields = Path("/proc", pid, "stat").read_text().rpartition(")")[2].split()
+                self._ticks[pid] = int(fields[11]) + int(fields[12])
+            except OSError:  # it has ended meanwhile
                 continue
-            self._ticks[pid, fields[19]] = int(fields[11]) + int(fields[12])
 
-    def _ours(self, path: Path) -> bool:
-        try:
-            return f"{MARK}={self.token}".encode() in (path / "environ").read_bytes()
-        except OSError:
-            return False
+
+def _names() -> set[str]:
+    return {path.name for path in Path("/proc").iterdir()}
 
 
 def timed(command: Sequence[str]) -> tuple[float, float]:

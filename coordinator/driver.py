@@ -116,6 +116,9 @@ class Driver:
                 for link in self.links
                 if not selected.isdisjoint(link.participants)
             ]
+            carried = {id for link in self.links for id in link.participants}
+            for id in sorted(selected - carried):
+                collection.turn_away(id, "lost", "no actor carries it")
             try:
                 while not (instructions := self._machine.handle(await collection.events.get())):
                     pass

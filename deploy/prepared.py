@@ -1,7 +1,9 @@
 """A scenario made ready: data loaded, model built, adversary checked. What is wrong shows here, before any actor."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from coordinator.recorder import class_column
 from deploy.scenario import Scenario
 from nodes.data.base import FederatedData
 from nodes.data.prepare import prepare
@@ -58,9 +60,18 @@ def make_ready(scenario: Scenario) -> Prepared:
     data = prepare(scenario.data, scenario.partition, count, scenario.seed)
     if scenario.adversary is not None:
         scenario.adversary.attack.check(data.class_names, data.benign, data.task)
+    _check_columns(data.class_names)
     num_classes = 2 if data.task == "binary" else len(data.class_names)
     network = scenario.model.build(len(data.features), num_classes, data.task)
     initial_D = network.initial(generator(scenario.seed, "model-init"))
     parts = zip(data.shards, data.local_tests, strict=True)
     specs = [ParticipantSpec(id, shard, test) for id, (shard, test) in enumerate(parts)]
     return Prepared(scenario, replace(data, shards=(), local_tests=()), specs, network, initial_D)
+
+
+def _check_columns(class_names: Sequence[str]) -> None:
+    columns: dict[str, str] = {}
+    for name in class_names:
+        other = columns.setdefault(class_column("recall", name), name)
+        if other != name:
+            raise ScenarioError("data", [other, name], "class names that differ in more than spaces and underscores")

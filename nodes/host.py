@@ -136,12 +136,12 @@ class Host:
         for participant, behaviour in zip(participants, behaviours, strict=True):
             participant.behaviours[name] = behaviour
 
-    def release(self, name: str) -> None:
-        """Remove behaviour `name` from every participant. Raises InputError when nobody has it."""
-        holders = [p for p in self.participants.values() if name in p.behaviours]
-        if not holders:
-            raise InputError("behaviour", name, "an installed behaviour")
-        for participant in holders:
+    def release(self, name: str, ids: Sequence[int]) -> None:
+        """Remove behaviour `name` from the named participants. Raises InputError when one of them lacks it."""
+        participants = self.find(ids)
+        if lacking := [p.spec.id for p in participants if name not in p.behaviours]:
+            raise InputError("behaviour", name, f"a behaviour that participants {lacking} have")
+        for participant in participants:
             del participant.behaviours[name]
 
 

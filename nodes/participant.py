@@ -65,6 +65,13 @@ class Trained:
     norm: float | None = None
 
 
+def _vector(update: object) -> F32:
+    """Return what a behaviour made of an update. Raises TypeError unless it is a float32 vector, of whatever length."""
+    if not isinstance(update, np.ndarray) or update.dtype != np.float32 or update.ndim != 1:
+        raise TypeError(f"a behaviour returned {type(update).__name__}, expected a float32 vector")
+    return update
+
+
 class Participant:
     """One member of the federation, on whatever actor carries it."""
 
@@ -96,7 +103,7 @@ class Participant:
         marks.append(time.perf_counter())
         update_D = np.subtract(scratch_D, model_D, out=scratch_D)
         for behaviour in tuple(self.behaviours.values()):
-            update_D = behaviour.transform_update(update_D, context)
+            update_D = _vector(behaviour.transform_update(update_D, context))
         marks.append(time.perf_counter())
         phases = ("data_transforms", "train", "evaluate", "update_transforms")
         seconds = {name: end - start for name, (start, end) in zip(phases, pairwise(marks), strict=True)}

@@ -111,7 +111,7 @@ class ParticipantsService(rpc.ParticipantsServicer):
 
     async def Release(self, request: pb.ReleaseRequest, context: grpc.aio.ServicerContext) -> pb.ReleaseResponse:
         async with _status(context):
-            (await self._require(context, request.run)).release(request.behaviour)
+            (await self._require(context, request.run)).release(request.behaviour, list(request.participants))
         return pb.ReleaseResponse()
 
     async def _require(self, context: grpc.aio.ServicerContext, run: str | None = None) -> Host:

@@ -3,14 +3,14 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 
 from nodes.data.shard import Shard
 from nodes.runtime.arrays import F32, I64
 from nodes.runtime.components import Component, Registry
-from nodes.training.settings import TrainingSettings
+from nodes.training.settings import Device, TrainingSettings
 
 Task = Literal["binary", "multiclass"]
 Loss = Literal["sigmoid", "softmax"]
@@ -113,13 +113,36 @@ class Network(Protocol):
         ...
 
 
+@runtime_checkable
+class StackingNetwork(Network, Protocol):
+    """A network that trains several participants at once, faster than one after the other.
+
+    What a participant's training gives is the same, bit by bit, whoever else is in the list and in whatever order.
+    """
+
+    stack_width: int
+    """How many are best trained together."""
+
+    def check(self, job: Fit) -> None:
+        """Raise ValueError when the job's rows do not fit the architecture."""
+        ...
+
+    def fit_many(self, params: Sequence[F32], jobs: Sequence[Fit]) -> list[FitReport]:
+        """Train each of `params` [D] in place by its job; return the reports in the same order.
+
+        Each step asks every job's `should_stop` first, once where several jobs share it. Raises ValueError, before
+        anything is trained, when one of them does not fit.
+        """
+        ...
+
+
 class ModelConfig(Component):
     """A model of a scenario."""
 
-    def build(self, num_features: int, num_classes: int, task: Task) -> Network:
-        """Return the network for `num_features` inputs; `num_classes` is 2 for the task `binary`.
+    def build(self, num_features: int, num_classes: int, task: Task, device: Device = "cpu") -> Network:
+        """Return the network for `num_features` inputs, on `device`; `num_classes` is 2 for the task `binary`.
 
-        Raises ScenarioError when the model cannot serve the task or the input width.
+        Raises ScenarioError when the model cannot serve the task or the input width, or this machine has no such device.
         """
         raise NotImplementedError
 

@@ -8,6 +8,8 @@ from pydantic import Field
 
 from nodes.models.base import MODELS, ModelConfig, Network, Task, head
 from nodes.runtime.errors import ScenarioError
+from nodes.training.devices import check_device
+from nodes.training.settings import Device
 
 if TYPE_CHECKING:
     from torch import nn
@@ -23,8 +25,9 @@ class CustomConfig(ModelConfig):
     factory: Annotated[str, Field(pattern=r"^\w+(\.\w+)*:\w+(\.\w+)*$")]
     """Where the callable is; its module must be importable on every machine of the run."""
 
-    def build(self, num_features: int, num_classes: int, task: Task) -> Network:
+    def build(self, num_features: int, num_classes: int, task: Task, device: Device = "cpu") -> Network:
         """See ModelConfig. Raises ScenarioError when the factory cannot be found, fails, or gives no fitting module."""
+        check_device(device)
         from nodes.training.autograd import TorchNetwork
 
         num_outputs, loss = head(num_classes, task)
@@ -34,7 +37,7 @@ class CustomConfig(ModelConfig):
             return self._module(factory, num_features, num_outputs)
 
         try:
-            return TorchNetwork(module, num_features, num_outputs, loss)
+            return TorchNetwork(module, num_features, num_outputs, loss, device)
         except ValueError as error:
             raise ScenarioError(KEY, self.factory, str(error)) from error
 

@@ -3,7 +3,8 @@
 from typing import Literal
 
 from nodes.models.base import MODELS, ModelConfig, Network, Task
-from nodes.training.mlp import MLP
+from nodes.training.devices import perceptron
+from nodes.training.settings import Device
 
 
 @MODELS.register
@@ -12,6 +13,6 @@ class FedDefConfig(ModelConfig):
 
     name: Literal["feddef-dnn"] = "feddef-dnn"
 
-    def build(self, num_features: int, num_classes: int, task: Task) -> Network:
+    def build(self, num_features: int, num_classes: int, task: Task, device: Device = "cpu") -> Network:
         """See ModelConfig."""
-        return MLP((num_features, 2 * num_features, 3 * num_features, num_classes), "softmax")
+        return perceptron((num_features, 2 * num_features, 3 * num_features, num_classes), "softmax", device=device)

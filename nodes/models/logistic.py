@@ -3,7 +3,8 @@
 from typing import Literal
 
 from nodes.models.base import MODELS, ModelConfig, Network, Task, head
-from nodes.training.mlp import MLP
+from nodes.training.devices import perceptron
+from nodes.training.settings import Device
 
 
 @MODELS.register
@@ -12,7 +13,7 @@ class LogisticConfig(ModelConfig):
 
     name: Literal["logistic"] = "logistic"
 
-    def build(self, num_features: int, num_classes: int, task: Task) -> Network:
+    def build(self, num_features: int, num_classes: int, task: Task, device: Device = "cpu") -> Network:
         """See ModelConfig."""
         num_outputs, loss = head(num_classes, task)
-        return MLP((num_features, num_outputs), loss)
+        return perceptron((num_features, num_outputs), loss, device=device)

@@ -5,7 +5,9 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from nodes.models.base import MODELS, ModelConfig, Network, Task, head
-from nodes.training.mlp import MLP, Initial
+from nodes.training.devices import perceptron
+from nodes.training.mlp import Initial
+from nodes.training.settings import Device
 
 
 @MODELS.register
@@ -18,7 +20,7 @@ class MLPConfig(ModelConfig):
     initial: Initial = "kaiming-uniform"
     """Distribution of the initial parameters: PyTorch's default, or `glorot-uniform`, which is Keras's."""
 
-    def build(self, num_features: int, num_classes: int, task: Task) -> Network:
+    def build(self, num_features: int, num_classes: int, task: Task, device: Device = "cpu") -> Network:
         """See ModelConfig."""
         num_outputs, loss = head(num_classes, task)
-        return MLP((num_features, *self.hidden, num_outputs), loss, self.initial)
+        return perceptron((num_features, *self.hidden, num_outputs), loss, self.initial, device=device)

@@ -6,6 +6,8 @@ from pydantic import Field
 
 from nodes.models.base import MODELS, ModelConfig, Network, Task, head
 from nodes.runtime.errors import ScenarioError
+from nodes.training.devices import check_device
+from nodes.training.settings import Device
 
 if TYPE_CHECKING:
     from torch import nn
@@ -28,15 +30,16 @@ class MnistCnnConfig(ModelConfig):
     hidden: Annotated[tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]], Field(strict=False)] = (120, 84)
     """Widths of the first two linear layers."""
 
-    def build(self, num_features: int, num_classes: int, task: Task) -> Network:
+    def build(self, num_features: int, num_classes: int, task: Task, device: Device = "cpu") -> Network:
         """See ModelConfig. Raises ScenarioError unless there are 784 features."""
         if num_features != PIXELS**2:
             expected = f"data with {PIXELS**2} features ({PIXELS}x{PIXELS} images) for the model mnist-cnn"
             raise ScenarioError("model", f"mnist-cnn for {num_features} features", expected)
+        check_device(device)
         from nodes.training.autograd import TorchNetwork
 
         num_outputs, loss = head(num_classes, task)
-        return TorchNetwork(lambda: self._module(num_outputs), num_features, num_outputs, loss)
+        return TorchNetwork(lambda: self._module(num_outputs), num_features, num_outputs, loss, device)
 
     def _module(self, num_outputs: int) -> "nn.Module":
         from torch import nn

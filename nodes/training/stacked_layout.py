@@ -42,7 +42,7 @@ class StackLayout:
         views, offset = [], 0
         for shape in self.shapes:
             size = math.prod(shape)
-            views.append(packed_WP[:, offset : offset + size].unflatten(1, shape))
+            views.append(packed_WP[:, offset : offset + size].view(-1, *shape))
             offset += size
         return views
 

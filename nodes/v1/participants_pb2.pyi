@@ -214,12 +214,14 @@ class AssumeResponse(_message.Message):
     def __init__(self) -> None: ...
 
 class ReleaseRequest(_message.Message):
-    __slots__ = ("run", "behaviour")
+    __slots__ = ("run", "behaviour", "participants")
     RUN_FIELD_NUMBER: _ClassVar[int]
     BEHAVIOUR_FIELD_NUMBER: _ClassVar[int]
+    PARTICIPANTS_FIELD_NUMBER: _ClassVar[int]
     run: str
     behaviour: str
-    def __init__(self, run: _Optional[str] = ..., behaviour: _Optional[str] = ...) -> None: ...
+    participants: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, run: _Optional[str] = ..., behaviour: _Optional[str] = ..., participants: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class ReleaseResponse(_message.Message):
     __slots__ = ()

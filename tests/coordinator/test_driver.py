@@ -264,3 +264,11 @@ def test_norms_and_cosines_of_zero_and_huge_updates() -> None:
     assert norms_N == pytest.approx([3e38 * 2**0.5, 0, 1])
     assert cosines(updates_ND, norms_N, np.float32([1, 0])) == pytest.approx([0.5**0.5, np.nan, -1], nan_ok=True)
     assert np.isnan(cosines(updates_ND, norms_N, np.zeros(2, np.float32))).all()
+
+
+async def test_a_participant_that_no_actor_carries_is_lost_and_waited_for_by_nobody() -> None:
+    watcher = Watcher()
+    run_of = driver(links(((0, 1), (2,))), watcher, participants=(0, 1, 2, 3), training_rows=[40, 50, 60, 70])
+    await run_of.run()
+    assert states(watcher, 2) == {0: "admitted", 1: "admitted", 2: "admitted", 3: "lost"}
+    assert watcher.records[0].participants[3].reason == "no actor carries it"

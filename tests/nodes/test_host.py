@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from fakes import assignment, host
 
+from nodes.behaviour import Context
+from nodes.data.shard import Shard
 from nodes.host import Failed, Host, UnknownParticipantError
 from nodes.participant import Trained
 from nodes.runtime.arrays import F32
@@ -64,7 +66,7 @@ def test_a_takeover_changes_its_members_only_and_release_restores_every_bit() ->
     turned = updates(of)
     assert (turned[0], turned[2]) == (honest[0], honest[2])
     assert turned[1] != honest[1]
-    of.release("flip")
+    of.release("flip", (1,))
     assert updates(of) == honest
 
 
@@ -74,7 +76,7 @@ def test_behaviours_add_up_in_order_of_installation() -> None:
     of.assume("double", (0,), FAKE, '{"scale": 2}')
     of.assume("quadruple", (0,), FAKE, '{"scale": 4}')
     assert np.array_equal(np.frombuffer(updates(of)[0], np.float32), honest_D * 8)
-    of.release("double")
+    of.release("double", (0,))
     assert np.array_equal(np.frombuffer(updates(of)[0], np.float32), honest_D * 4)
 
 
@@ -104,8 +106,11 @@ def test_a_takeover_that_cannot_be_built_is_refused_and_installs_nothing(
 
 def test_an_unknown_release_and_an_unknown_member_are_refused() -> None:
     of = host()
-    with pytest.raises(InputError, match="an installed behaviour"):
-        of.release("nobody")
+    of.assume("flip", (0,), FAKE, "{}")
+    with pytest.raises(InputError, match=r"participants \[1, 2\] have"):
+        of.release("flip", (0, 1, 2))
+    assert list(of.participants[0].behaviours) == ["flip"]
+    of.release("flip", (0,))
     with pytest.raises(UnknownParticipantError):
         of.assume("x", (0, 7), FAKE, "{}")
     assert not of.participants[0].behaviours
@@ -163,3 +168,20 @@ def test_local_test_rows_may_be_missing() -> None:
     assert isinstance(trained, Trained)
     assert trained.figures == {}
     assert of.evaluate((0,), model(of)) == {0: {}}
+
+
+def test_a_behaviour_that_returns_no_vector_is_that_participants_failure() -> None:
+    class Broken:
+        def transform_data(self, shard: Shard, context: Context) -> Shard:
+            return shard
+
+        def transform_update(self, update_D: F32, context: Context) -> F32:
+            return None  # type: ignore[return-value]
+
+    of = host()
+    of.participants[1].behaviours["broken"] = Broken()
+    first, second, third = of.train(1, (0, 1, 2), model(of))
+    assert isinstance(second, Failed)
+    assert "returned NoneType, expected a float32 vector" in second.reason
+    assert isinstance(first, Trained)
+    assert isinstance(third, Trained)

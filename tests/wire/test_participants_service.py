@@ -108,7 +108,7 @@ async def test_a_takeover_turns_its_participants_and_release_restores_every_bit(
     honest_two = trained_here(served.model_D, round=2)
     turned = (await train(served, box, served.model_D, round=2)).rows
     assert [turned[id].tobytes() == honest_two[id] for id in (0, 1, 2)] == [False, True, False]
-    request = pb.ReleaseRequest(run="tiny", behaviour="flip")
+    request = pb.ReleaseRequest(run="tiny", behaviour="flip", participants=[0, 2])
     await served.stub.Release(request, metadata=bearer(served.credentials.adversary), timeout=10)
     released = (await train(served, box, served.model_D, round=2)).rows
     assert all(released[id].tobytes() == honest_two[id] for id in (0, 1, 2))

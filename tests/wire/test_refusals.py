@@ -164,7 +164,12 @@ BAD: dict[str, tuple[str, Any, grpc.StatusCode, str]] = {
         "expected late-K",
     ),
     "release run": ("Release", pb.ReleaseRequest(run="other", behaviour="x"), Code.NOT_FOUND, "run 'other'"),
-    "release what": ("Release", pb.ReleaseRequest(run="tiny", behaviour="x"), Code.INVALID_ARGUMENT, "got 'x'"),
+    "release what": (
+        "Release",
+        pb.ReleaseRequest(run="tiny", behaviour="x", participants=[0]),
+        Code.INVALID_ARGUMENT,
+        "got 'x'",
+    ),
 }
 
 

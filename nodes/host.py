@@ -3,6 +3,7 @@
 import importlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
@@ -10,6 +11,8 @@ import numpy as np
 from opentelemetry.context import Context
 
 from nodes.behaviour import Behaviour
+from nodes.grouping import Groups
+from nodes.models.base import StackingNetwork
 from nodes.participant import Assignment, Participant, Trained
 from nodes.runtime.arrays import F32
 from nodes.runtime.errors import InputError, RunError
@@ -40,6 +43,8 @@ class Summed:
 
 
 Result: TypeAlias = Trained | Failed | Summed
+Train: TypeAlias = Callable[[Sequence[Participant], Callable[[], F32]], Iterator[Trained | Failed]]
+"""Trains participants, each in the row that the second argument gives when its turn comes, or in another."""
 
 
 class Host:
@@ -52,6 +57,7 @@ class Host:
         self.size = self.network.layout.size
         self._scratch_D = np.empty(self.size, dtype=np.float32)
         self._telemetry = telemetry
+        self._groups = Groups(self.network) if isinstance(self.network, StackingNetwork) else None
 
     def find(self, ids: Sequence[int]) -> list[Participant]:
         """Return the participants called `ids`. Raises UnknownParticipantError naming those not carried here."""
@@ -69,50 +75,59 @@ class Host:
         parent: Context | None = None,
         sums: SumOrder | None = None,
     ) -> Iterator[Result]:
-        """Train the named participants one after the other, then the blocks of `sums`; results as they are ready.
+        """Train the named participants, then the blocks of `sums`; results one after the other, as they are ready.
 
+        They train one after the other, or in groups where the network stacks them.
         A `Trained` is valid until the next result is asked for. Those of a block carry a norm in place of an update,
         and the block's `Summed` follows them. Ends early, after the participant in hand, once `should_stop` says so.
         `parent` is the caller's span.
         """
 
-        def train_one(participant: Participant, update_D: F32) -> Trained | Failed:
+        def span(participant: Participant) -> AbstractContextManager[object]:
             attributes: dict[str, str | int | float] = {"fl.round": round, "fl.participant": participant.spec.id}
-            with self._telemetry.span("participant", attributes, parent):
-                try:
-                    return participant.train(self.network, model_D, update_D, round, should_stop)
-                except Exception as error:  # noqa: BLE001 - what a behaviour or model raises is that one's failure
-                    return Failed(participant.spec.id, f"{type(error).__name__}: {error}")
+            return self._telemetry.span("participant", attributes, parent)
 
+        def one_by_one(members: Sequence[Participant], row: Callable[[], F32]) -> Iterator[Trained | Failed]:
+            for participant in members:
+                with span(participant):
+                    try:
+                        result: Trained | Failed = participant.train(self.network, model_D, row(), round, should_stop)
+                    except Exception as error:  # noqa: BLE001 - what a behaviour or model raises is that one's failure
+                        result = _failed(participant, error)
+                yield result
+
+        def side_by_side(members: Sequence[Participant], _row: Callable[[], F32]) -> Iterator[Trained | Failed]:
+            assert self._groups is not None
+            for participant, outcome in self._groups.train(members, model_D, round, should_stop, span):
+                yield outcome if isinstance(outcome, Trained) else _failed(participant, outcome)
+
+        train = one_by_one if self._groups is None else side_by_side
         members = self.find(ids)
         blocks = [(block, self.find(block_ids)) for block, block_ids in (sums.blocks if sums else ())]
-        for participant in members:
-            result = train_one(participant, self._scratch_D)
+        for result in train(members, lambda: self._scratch_D):
             if should_stop():
                 return
             yield result
         for block, block_members in blocks:
             assert sums is not None
-            yield from self._train_block(block, block_members, sums, train_one, should_stop)
+            yield from self._train_block(block, block_members, sums, train, should_stop)
 
     def _train_block(
         self,
         block: int,
         members: Sequence[Participant],
         order: SumOrder,
-        train_one: Callable[[Participant, F32], Trained | Failed],
+        train: Train,
         should_stop: Callable[[], bool],
     ) -> Iterator[Result]:
         updates_ND = np.empty((len(members), self.size), dtype=np.float32)
         ids: list[int] = []
         shares: list[float] = []
-        for participant in members:
-            row_D = updates_ND[len(ids)]
-            result = train_one(participant, row_D)
+        for result in train(members, lambda: updates_ND[len(ids)]):
             if should_stop():
                 return
             if isinstance(result, Trained):
-                result = _for_sum(result, row_D)
+                result = _for_sum(result, updates_ND[len(ids)])
             if isinstance(result, Trained):
                 ids.append(result.participant)
                 shares.append((1 if order.uniform else result.rows) / order.total)
@@ -143,6 +158,10 @@ class Host:
             raise InputError("behaviour", name, f"a behaviour that participants {lacking} have")
         for participant in participants:
             del participant.behaviours[name]
+
+
+def _failed(participant: Participant, error: Exception) -> Failed:
+    return Failed(participant.spec.id, f"{type(error).__name__}: {error}")
 
 
 def _for_sum(trained: Trained, row_D: F32) -> Trained | Failed:

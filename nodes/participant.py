@@ -42,9 +42,9 @@ class Assignment:
     trace: bool = True
 
     def network(self) -> Network:
-        """Build the model for this run's data."""
+        """Build the model for this run's data, on the device that it trains on."""
         num_classes = 2 if self.task == "binary" else len(self.class_names)
-        return self.model.build(self.num_features, num_classes, self.task)
+        return self.model.build(self.num_features, num_classes, self.task, self.training.device)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +63,15 @@ class Trained:
     seconds: Mapping[str, float]
     figures: Mapping[str, float] = field(default_factory=dict)
     norm: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A participant's training, its shard transformed (which took `seconds`), before it begins."""
+
+    fit: Fit
+    context: Context
+    seconds: float
 
 
 def _vector(update: object) -> F32:
@@ -89,25 +98,42 @@ class Participant:
         self, network: Network, model_D: F32, scratch_D: F32, round: int, should_stop: Callable[[], bool]
     ) -> Trained:
         """Train on the (transformed) shard from `model_D`; the update is left in `scratch_D`."""
+        job = self.begin(round, should_stop)
+        start = time.perf_counter()
+        np.copyto(scratch_D, model_D)
+        report = network.fit(scratch_D, job.fit)
+        return self.finish(job, network, model_D, scratch_D, report, time.perf_counter() - start)
+
+    def begin(self, round: int, should_stop: Callable[[], bool]) -> Job:
+        """Transform the shard; return the training to do."""
         run, context = self._assignment, self.context(round)
-        marks = [time.perf_counter()]
+        start = time.perf_counter()
         shard = self.spec.shard
         for behaviour in tuple(self.behaviours.values()):  # a takeover may add one meanwhile
             shard = behaviour.transform_data(shard, context)
-        marks.append(time.perf_counter())
-        np.copyto(scratch_D, model_D)
+        seconds = time.perf_counter() - start
         rng = generator(run.seed, "local-training", round=round, participant=self.spec.id)
-        report = network.fit(scratch_D, Fit(shard, run.training, rng, round=round, should_stop=should_stop))
+        return Job(Fit(shard, run.training, rng, round=round, should_stop=should_stop), context, seconds)
+
+    def finish(
+        self, job: Job, network: Network, model_D: F32, params_D: F32, report: FitReport, seconds: float
+    ) -> Trained:
+        """Judge the trained `params_D` and make them the update, in place; training took `seconds`."""
+        marks = [time.perf_counter()]
+        figures = self.figures(network, params_D) if self._assignment.local_evaluation else {}
         marks.append(time.perf_counter())
-        figures = self.figures(network, scratch_D) if run.local_evaluation else {}
-        marks.append(time.perf_counter())
-        update_D = np.subtract(scratch_D, model_D, out=scratch_D)
+        update_D = np.subtract(params_D, model_D, out=params_D)
         for behaviour in tuple(self.behaviours.values()):
-            update_D = _vector(behaviour.transform_update(update_D, context))
+            update_D = _vector(behaviour.transform_update(update_D, job.context))
         marks.append(time.perf_counter())
-        phases = ("data_transforms", "train", "evaluate", "update_transforms")
-        seconds = {name: end - start for name, (start, end) in zip(phases, pairwise(marks), strict=True)}
-        return Trained(self.spec.id, len(shard), report, update_D, seconds, figures)
+        evaluated, transformed = (end - start for start, end in pairwise(marks))
+        phases = {
+            "data_transforms": job.seconds,
+            "train": seconds,
+            "evaluate": evaluated,
+            "update_transforms": transformed,
+        }
+        return Trained(self.spec.id, len(job.fit.shard), report, update_D, phases, figures)
 
     def figures(self, network: Network, params_D: F32) -> dict[str, float]:
         """Figures of `params_D` on this participant's own test rows; empty when it has none."""

@@ -23,12 +23,12 @@ def weighted_mean(updates_ND: F32, shares_N: F64) -> F32:
 
 
 def add_up(sums: Iterable[F32], size: int) -> F32:
-    """Return the sum of vectors [D] in their order, a new array; zeros when there is none."""
-    total_D = np.zeros(size, dtype=np.float32)
+    """Return the sum of vectors [D] in their order; zeros when there is none. The first one becomes the result."""
+    total_D: F32 | None = None
     with np.errstate(over="ignore", invalid="ignore"):
         for sum_D in sums:
-            np.add(total_D, sum_D, out=total_D)
-    return total_D
+            total_D = sum_D if total_D is None else np.add(total_D, sum_D, out=total_D)
+    return np.zeros(size, dtype=np.float32) if total_D is None else total_D
 
 
 class FedAvg:

@@ -142,7 +142,7 @@ class ModelConfig(Component):
     def build(self, num_features: int, num_classes: int, task: Task, device: Device = "cpu") -> Network:
         """Return the network for `num_features` inputs, on `device`; `num_classes` is 2 for the task `binary`.
 
-        Raises ScenarioError when the model cannot serve the task or the input width, or this machine has no such device.
+        Raises ScenarioError when the model cannot serve the task or the input width, or this machine lacks the device.
         """
         raise NotImplementedError
 

@@ -111,9 +111,7 @@ class Stack:
             wide = before_WBI.shape[2]
             torch.bmm(delta_WBO.mT, inputs_WBQ, out=self._grads[layer])
             torch.bmm(delta_WBO, self._weights[layer][:, :, :wide], out=before_WBI)
-            torch.ops.aten.threshold_backward.grad_input(
-                before_WBI, inputs_WBQ[:, :, :wide], 0, grad_input=before_WBI
-            )
+            torch.ops.aten.threshold_backward.grad_input(before_WBI, inputs_WBQ[:, :, :wide], 0, grad_input=before_WBI)
         torch.bmm(self._deltas[0].mT, self._inputs[0], out=self._grads[0])
 
     def _capture(self) -> None:

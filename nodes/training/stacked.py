@@ -107,9 +107,7 @@ class StackedMLP(MLP):
         key = rows, optimizer
         if key not in self._stacks:
             steps = max(1, CHUNK_BYTES // (4 * WIDTH * self._packing.input_widths[0] * rows))
-            self._stacks[key] = Stack(
-                self._packing, WIDTH, steps, rows, optimizer, self.device, graphs=self._graphs
-            )
+            self._stacks[key] = Stack(self._packing, WIDTH, steps, rows, optimizer, self.device, graphs=self._graphs)
         return self._stacks[key]
 
 

@@ -1,0 +1,86 @@
+"""Participants of one actor trained side by side, on a network that stacks them."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from typing import TypeAlias
+
+import numpy as np
+
+from nodes.models.base import StackingNetwork
+from nodes.participant import Job, Participant, Trained
+from nodes.runtime.arrays import F32
+
+Span: TypeAlias = Callable[[Participant], AbstractContextManager[object]]
+Outcome: TypeAlias = Trained | Exception
+
+
+class Groups:
+    """Trains participants in groups of the network's stack width, and hands them out one by one.
+
+    What each participant gets is what it would get alone: its shard transformed before, its update judged and
+    transformed when it is asked for, so that a takeover during the training still reaches its upload. Its seconds of
+    training are its share of the group's.
+    """
+
+    def __init__(self, network: StackingNetwork) -> None:
+        self._network = network
+        self._params_ND = np.empty((network.stack_width, network.layout.size), np.float32)
+
+    def train(
+        self,
+        participants: Sequence[Participant],
+        model_D: F32,
+        round: int,
+        should_stop: Callable[[], bool],
+        span: Span,
+    ) -> Iterator[tuple[Participant, Outcome]]:
+        """Yield each participant with its `Trained`, valid until the next, or with what its training raised.
+
+        `span` is opened around what is done for one participant alone.
+        """
+        width = len(self._params_ND)
+        for start in range(0, len(participants), width):
+            yield from self._group(participants[start : start + width], model_D, round, should_stop, span)
+
+    def _group(
+        self,
+        participants: Sequence[Participant],
+        model_D: F32,
+        round: int,
+        should_stop: Callable[[], bool],
+        span: Span,
+    ) -> Iterator[tuple[Participant, Outcome]]:
+        begun = [(participant, self._begin(participant, round, should_stop)) for participant in participants]
+        jobs = {participant.spec.id: job for participant, job in begun if isinstance(job, Job)}
+        rows = dict(zip(jobs, self._params_ND, strict=False))
+        for row_D in rows.values():
+            np.copyto(row_D, model_D)
+        start = time.perf_counter()
+        try:
+            reports = dict(
+                zip(jobs, self._network.fit_many(list(rows.values()), [job.fit for job in jobs.values()]), strict=True)
+            )
+        except Exception as error:  # noqa: BLE001 - what it raises here is the whole group's failure
+            yield from ((participant, job if isinstance(job, Exception) else error) for participant, job in begun)
+            return
+        seconds = (time.perf_counter() - start) / max(len(jobs), 1)
+        for participant, job in begun:
+            if isinstance(job, Exception):
+                yield participant, job
+                continue
+            id = participant.spec.id
+            with span(participant):
+                try:
+                    outcome: Outcome = participant.finish(job, self._network, model_D, rows[id], reports[id], seconds)
+                except Exception as error:  # noqa: BLE001 - what a behaviour raises is that one's failure
+                    outcome = error
+            yield participant, outcome
+
+    def _begin(self, participant: Participant, round: int, should_stop: Callable[[], bool]) -> Job | Exception:
+        try:
+            job = participant.begin(round, should_stop)
+            self._network.check(job.fit)
+        except Exception as error:  # noqa: BLE001 - likewise
+            return error
+        return job

@@ -1,6 +1,6 @@
 """The truth log: who was controlled in which round, with what, how much. For the adversary and the analysis only."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +28,16 @@ class TruthLog:
     """
 
     def __init__(
-        self, directory: Path, num_participants: int, members: Sequence[int], attack: str, schedule: Schedule
+        self,
+        directory: Path,
+        num_participants: int,
+        members: Sequence[int],
+        attack: str,
+        schedule: Schedule,
+        about: Mapping[str, str] | None = None,
     ) -> None:
-        self._writer = TableWriter(directory / TRUTH, SCHEMA)
+        """`directory` exists; `about` goes into the table's metadata."""
+        self._writer = TableWriter(directory / TRUTH, SCHEMA, about or {})
         self._members = frozenset(members)
         self._ids = list(range(num_participants))
         self._attack = attack

@@ -54,8 +54,8 @@ class Outcome:
 class Meter:
     """Counts user and system seconds of every process whose environment has the mark, until `stop`.
 
-    A parent's own account (RUSAGE_CHILDREN) lacks Ray's workers: the raylet never waits for them. So `/proc` is read
-    ten times a second, and what a process used after its last reading is not counted.
+    A parent's own account (RUSAGE_CHILDREN) lacks Ray's workers, half of it all in a short run. So `/proc` is read ten
+    times a second, and what a process used after its last reading is not counted.
     """
 
     token: str = field(default_factory=lambda: secrets.token_hex(8))
@@ -71,7 +71,7 @@ class Meter:
         self._thread.start()
 
     def stop(self) -> float:
-        """Read a last time; return the CPU seconds of all."""
+        """Stop reading; return the CPU seconds of all."""
         self._done.set()
         assert self._thread is not None
         self._thread.join()
@@ -98,13 +98,13 @@ def _names() -> set[str]:
     return {path.name for path in Path("/proc").iterdir()}
 
 
-def timed(command: Sequence[str]) -> tuple[float, float]:
+def timed(command: Sequence[str], home: Path) -> tuple[float, float]:
     """Run a command; return when it began (seconds since 1970) and the CPU seconds of all its processes.
 
-    Raises RuntimeError with the end of its output when it fails.
+    Flower leaves its files in `home`. Raises RuntimeError with the end of its output when it fails.
     """
     meter = Meter()
-    environment = {**os.environ, **QUIET, MARK: meter.token}
+    environment = {**os.environ, **QUIET, "FLWR_HOME": str(home), MARK: meter.token}
     meter.start()
     began = time.time()
     done = subprocess.run(
@@ -121,7 +121,8 @@ def turncoat(document: Mapping[str, Any], layout: Layout) -> Outcome:
     with TemporaryDirectory() as folder:
         scenario, out = Path(folder) / "contest.yaml", Path(folder) / "run"
         scenario.write_text(yaml.safe_dump(document))
-        began, cpu_s = timed([sys.executable, "-m", "deploy", "run", str(scenario), "--quiet", "--out", str(out)])
+        command = [sys.executable, "-m", "deploy", "run", str(scenario), "--quiet", "--out", str(out)]
+        began, cpu_s = timed(command, Path(folder))
         events = [json.loads(line) for line in (out / "events.jsonl").read_text().splitlines()]
         ends = [datetime.fromisoformat(e["at"]).timestamp() for e in events if e["event"] == "round_done"]
         tensors = load_file(out / "model.safetensors")
@@ -134,6 +135,6 @@ def peer(python: Path, script: str, rows: Path, sizes: Mapping[str, int]) -> Out
     with TemporaryDirectory() as folder:
         out = Path(folder) / "out.npz"
         options += [text for key, value in sizes.items() for text in (f"--{key}", str(value))]
-        began, cpu_s = timed([str(python), str(SCRIPTS / name), str(rows), str(out), *options])
+        began, cpu_s = timed([str(python), str(SCRIPTS / name), str(rows), str(out), *options], Path(folder))
         with np.load(out) as left:
             return Outcome(began, left["ends"].tolist(), cpu_s, left["model"])

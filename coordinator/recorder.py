@@ -45,12 +45,13 @@ def write_json(path: Path, document: Mapping[str, Any]) -> None:
 class Recorder:
     """An observer that writes `rounds.parquet`, `participants.parquet` and `events.jsonl` into `directory`."""
 
-    def __init__(self, directory: Path) -> None:
-        """`directory` exists."""
+    def __init__(self, directory: Path, about: Mapping[str, str] | None = None) -> None:
+        """`directory` exists; `about`, such as the source of the data, goes into the metadata of every table."""
         self._directory = directory
+        self._about = dict(about or {})
         self._rounds: list[dict[str, Any]] = []
         self._written = 0
-        self._participants = TableWriter(directory / PARTICIPANTS, PARTICIPANT_SCHEMA)
+        self._participants = TableWriter(directory / PARTICIPANTS, PARTICIPANT_SCHEMA, self._about)
         self._events = (directory / EVENTS).open("w")
 
     def event(self, name: str, **details: Any) -> None:
@@ -89,7 +90,8 @@ class Recorder:
 
     def _write_rounds(self) -> None:
         part = self._directory / f"{ROUNDS}.part"
-        pq.write_table(_rounds_table(self._rounds), part, compression="zstd")
+        table = _rounds_table(self._rounds).replace_schema_metadata(self._about)
+        pq.write_table(table, part, compression="zstd")
         part.replace(self._directory / ROUNDS)
         self._written = len(self._rounds)
 

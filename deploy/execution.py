@@ -52,7 +52,8 @@ class Execution:
         scenario = self.prepared.scenario
         scenario.write(self.directory / "scenario.yaml")
         write_json(self.directory / "environment.json", environment(scenario.seed))
-        recorder = Recorder(self.directory)
+        recorder = Recorder(self.directory, self.prepared.about)
+        recorder.event("run_started", **self.prepared.about)
         status, started = "failed", time.perf_counter()
         try:
             with asyncio.Runner() as runner:
@@ -74,13 +75,14 @@ class Execution:
         prepared, scenario = self.prepared, self.prepared.scenario
         run = f"{scenario.name}-{scenario.digest()[:12]}"
         telemetry = Telemetry("coordinator", enabled=scenario.trace)
-        packing = pack(scenario.participants.count, scenario.participants.per_actor, pool.cores)
+        gpus = scenario.participants.gpus_per_actor
+        packing = pack(scenario.participants.count, scenario.participants.per_actor, pool.slots(gpus))
         self._actors = len(packing)
         traces = TraceFiles(self.directory / "trace", telemetry)
         with ExitStack() as stack:
             stack.callback(traces.flush)
             with self._phase("actors"):
-                await pool.grow(len(packing))
+                await pool.grow(len(packing), num_gpus=gpus)
                 rows = pool.share(prepared, packing)
                 members = await pool.assign([prepared.assignment(run)] * len(packing), rows)
             self._nodes = len({member.node for member in members})
@@ -142,7 +144,8 @@ class Execution:
         controller = Controller(run, actors, pool.credentials.adversary)
         await controller.takeover(BEHAVIOUR, self.prepared.members, adversary.plan())
         count = self.prepared.scenario.participants.count
-        truth = TruthLog(self.directory, count, self.prepared.members, adversary.attack.name, adversary.timetable)
+        prepared, about = self.prepared, self.prepared.about
+        truth = TruthLog(self.directory, count, prepared.members, adversary.attack.name, adversary.timetable, about)
         stack.callback(truth.close)
         return truth
 
@@ -188,7 +191,7 @@ class Execution:
         tensors = {
             name: np.ascontiguousarray(value) for name, value in self.prepared.network.layout.split(model_D).items()
         }
-        save_file(tensors, self.directory / "model.safetensors")
+        save_file(tensors, self.directory / "model.safetensors", self.prepared.about)
         return hashlib.sha256(model_D.tobytes()).hexdigest()
 
     @contextmanager

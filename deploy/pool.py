@@ -5,7 +5,7 @@ import logging
 import math
 import os
 import secrets
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -32,6 +32,15 @@ def pack(num_participants: int, per_actor: int | Literal["auto"], cores: int) ->
     return [tuple(range(start, min(start + size, num_participants))) for start in range(0, num_participants, size)]
 
 
+def gpu_slots(gpus: float, share: float) -> int:
+    """Return how many actors that reserve `share` of a GPU fit `gpus` of them; one actor's share is on one GPU.
+
+    >>> gpu_slots(2, 0.3), gpu_slots(8, 0.1), gpu_slots(3, 2), gpu_slots(0, 1)
+    (6, 80, 1, 0)
+    """
+    return math.floor(gpus / share) if share > 1 else math.floor(gpus) * math.floor(1 / share + 1e-9)
+
+
 @dataclass
 class Member:
     """One actor of the pool."""
@@ -41,6 +50,7 @@ class Member:
     address: str = ""
     pid: int = 0
     node: str = ""
+    num_gpus: float = 0.0
 
 
 class Pool:
@@ -92,18 +102,30 @@ class Pool:
 
         return int(ray.cluster_resources().get("CPU", 1))  # type: ignore[no-untyped-call]
 
-    async def grow(self, number: int, told: Callable[[int], None] = lambda _: None) -> None:
-        """Have at least `number` actors, started at the same time; `told` hears how many are ready.
+    def slots(self, num_gpus: float) -> int:
+        """Return how many actors that reserve `num_gpus` the cluster holds; without GPUs, one per core."""
+        import ray
 
-        Raises NodeError when one does not answer in time.
+        if num_gpus == 0:
+            return self.cores
+        return gpu_slots(ray.cluster_resources().get("GPU", 0.0), num_gpus)  # type: ignore[no-untyped-call]
+
+    async def grow(self, number: int, told: Callable[[int], None] = lambda _: None, *, num_gpus: float = 0.0) -> None:
+        """Have at least `number` actors that reserve `num_gpus` each, started at the same time, and no others.
+
+        `told` hears how many are ready. Raises NodeError when one does not answer in time, or the GPUs do not suffice:
+        Ray would wait for them without a word.
         """
         from nodes.actor import place
 
+        if num_gpus and number > (slots := self.slots(num_gpus)):
+            raise NodeError(f"{number} actors reserve {num_gpus:g} GPUs each, the cluster holds {slots} such actors")
+        self._end(member for member in list(self.members) if member.num_gpus != num_gpus)
         have = len(self.members)
         names = [f"actor-{self._placed + i:04d}" for i in range(number - have)]
         self._placed += len(names)
-        handles = [place(name, self.credentials, num_cpus=0, threads=1) for name in names]
-        fresh = [Member(name, handle) for name, handle in zip(names, handles, strict=True)]
+        handles = [place(name, self.credentials, num_cpus=0, num_gpus=num_gpus, threads=1) for name in names]
+        fresh = [Member(name, handle, num_gpus=num_gpus) for name, handle in zip(names, handles, strict=True)]
         self.members += fresh
         ready = have
 
@@ -164,6 +186,13 @@ class Pool:
         pairs = zip(list(self.members), work, strict=True)
         await _all((give(m, *given) for m, given in pairs), "the actors did not take their work", READY_SECONDS)
         return carrying
+
+    def _end(self, members: Iterable[Member]) -> None:
+        import ray
+
+        for member in members:
+            self.members.remove(member)
+            ray.kill(member.handle)
 
     async def stop(self) -> None:
         """End every actor's server; `__exit__` ends the processes."""

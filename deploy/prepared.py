@@ -27,6 +27,11 @@ class Prepared:
     initial_D: F32
 
     @property
+    def about(self) -> dict[str, str]:
+        """What every output says of the data."""
+        return {"source": self.data.source, "synthetic": str(self.data.synthetic).lower()}
+
+    @property
     def members(self) -> tuple[int, ...]:
         """Ids of the participants that attack."""
         adversary = self.scenario.adversary
@@ -57,6 +62,7 @@ def make_ready(scenario: Scenario) -> Prepared:
         raise ScenarioError("rounds.min_updates", scenario.rounds.min_updates, f"at most {count}, the participants")
     if scenario.adversary is not None:
         scenario.adversary.check_plan(count, scenario.rounds.count)
+    _check_device(scenario)
     data = prepare(scenario.data, scenario.partition, count, scenario.seed)
     if scenario.adversary is not None:
         scenario.adversary.attack.check(data.class_names, data.benign, data.task)
@@ -67,6 +73,15 @@ def make_ready(scenario: Scenario) -> Prepared:
     parts = zip(data.shards, data.local_tests, strict=True)
     specs = [ParticipantSpec(id, shard, test) for id, (shard, test) in enumerate(parts)]
     return Prepared(scenario, replace(data, shards=(), local_tests=()), specs, network, initial_D)
+
+
+def _check_device(scenario: Scenario) -> None:
+    device, share = scenario.training.device, scenario.participants.gpus_per_actor
+    if (device == "cuda") != (share > 0):
+        expected = "a share of a GPU above 0" if device == "cuda" else "0"
+        raise ScenarioError("participants.gpus_per_actor", share, f"{expected} for training.device {device}")
+    if share > 1 and share % 1:
+        raise ScenarioError("participants.gpus_per_actor", share, "a share of at most 1, or a whole number")
 
 
 def _check_columns(class_names: Sequence[str]) -> None:

@@ -32,7 +32,8 @@ def reference_digest(prepared: Prepared) -> str:
     document = prepared.scenario.benign().document()
     for key in ("name", "description", "trace"):
         del document[key]
-    del document["participants"]["per_actor"]
+    for key in ("per_actor", "gpus_per_actor"):
+        del document["participants"][key]
     identity = [document, prepared.data.fingerprint, code_digest(), versions()]
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 

@@ -27,6 +27,9 @@ class ParticipantsConfig(Config):
     """Number of participants; their ids count from 0."""
     per_actor: Annotated[int, Field(ge=1)] | Literal["auto"] = 1
     """Participants that one Ray actor carries; `auto` spreads them over the cluster's cores. Never changes a result."""
+    gpus_per_actor: Annotated[float, Field(ge=0)] = 0.0
+    """Share of a GPU, or number of them, that an actor reserves: above 0 exactly for `training.device: cuda`. Then
+    `per_actor: auto` spreads participants over the shares. Ray counts shares; it does not limit memory by them."""
 
 
 class RoundsConfig(Config):

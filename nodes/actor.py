@@ -36,13 +36,14 @@ class NodeActor:
         return await self._server.stop()
 
 
-def place(name: str, credentials: Credentials, *, num_cpus: float, threads: int) -> Any:
+def place(name: str, credentials: Credentials, *, num_cpus: float, threads: int, num_gpus: float = 0) -> Any:
     """Ask Ray for an actor, spread over the nodes; returns its handle at once.
 
-    `num_cpus` are reserved, `threads` used by one training.
+    `num_cpus` and `num_gpus` are reserved, `threads` used by one training; an actor sees the GPUs that it reserved.
     """
     options = {
         "num_cpus": num_cpus,
+        "num_gpus": num_gpus,
         "scheduling_strategy": "SPREAD",
         "max_restarts": 0,
         "max_task_retries": 0,

@@ -5,7 +5,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from coordinator.records import Observer, RoundRecord
 
@@ -34,9 +34,8 @@ class Terminal:
 
     def __init__(self, console: Console) -> None:
         self._progress = Progress(
-            SpinnerColumn(),
             TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
+            BarColumn(bar_width=8),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TextColumn("{task.fields[figures]}"),
@@ -94,5 +93,5 @@ class _Bar:
 
 
 def _figures(figures: Mapping[str, Any]) -> str:
-    names = {"accuracy": "accuracy", "f1": "F1", "aasr": "AASR", "rasr": "RASR"}
-    return "  ".join(f"{label} {figures[key]:.3f}" for key, label in names.items() if figures.get(key) is not None)
+    names = {"accuracy": "acc", "f1": "F1", "aasr": "AASR", "rasr": "RASR"}
+    return " ".join(f"{label} {figures[key]:.3f}" for key, label in names.items() if figures.get(key) is not None)

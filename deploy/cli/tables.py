@@ -53,6 +53,8 @@ def verdict(summary: dict[str, Any]) -> str:
     """One sentence: what became of the detector."""
     final = summary["final"]
     text = f"final accuracy {final['accuracy']:.4f}, F1 {final['f1']:.4f}"
+    if summary["data"]["synthetic"]:
+        text = f"on synthetic data: {text}"
     if summary["reference"] is None:
         return text
     benign = summary["reference"]["final"]

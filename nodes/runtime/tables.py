@@ -13,7 +13,9 @@ ROWS_PER_GROUP = 2048
 class TableWriter:
     """Appends rows to a parquet file, in row groups large enough to compress; readable once closed."""
 
-    def __init__(self, path: Path, schema: pa.Schema) -> None:
+    def __init__(self, path: Path, schema: pa.Schema, about: Mapping[str, str]) -> None:
+        """`about` goes into the file's metadata."""
+        schema = schema.with_metadata(dict(about))
         self._writer = pq.ParquetWriter(path, schema, compression="zstd")
         self._schema = schema
         self._pending: dict[str, list[Any]] = {name: [] for name in schema.names}

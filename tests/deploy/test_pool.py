@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deploy.pool import pack
+from deploy.pool import gpu_slots, pack
 
 Packing = int | Literal["auto"]
 
@@ -28,3 +28,8 @@ def test_everybody_is_carried_once_in_order(num_participants: int, per_actor: Pa
 )
 def test_auto_is_about_one_actor_per_core(num_participants: int, cores: int, sizes: list[int]) -> None:
     assert [len(actor) for actor in pack(num_participants, "auto", cores)] == sizes
+
+
+@pytest.mark.parametrize(("gpus", "share", "slots"), [(1, 0.25, 4), (2, 1, 2), (3, 2, 1), (0, 0.5, 0), (4, 0.4, 8)])
+def test_an_actor_s_share_is_on_one_gpu(gpus: float, share: float, slots: int) -> None:
+    assert gpu_slots(gpus, share) == slots

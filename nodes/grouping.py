@@ -52,27 +52,24 @@ class Groups:
         span: Span,
     ) -> Iterator[tuple[Participant, Outcome]]:
         begun = [(participant, self._begin(participant, round, should_stop)) for participant in participants]
-        jobs = {participant.spec.id: job for participant, job in begun if isinstance(job, Job)}
-        rows = dict(zip(jobs, self._params_ND, strict=False))
-        for row_D in rows.values():
-            np.copyto(row_D, model_D)
+        fits = [job.fit for _, job in begun if isinstance(job, Job)]
+        params = list(self._params_ND[: len(fits)])
         start = time.perf_counter()
         try:
-            reports = dict(
-                zip(jobs, self._network.fit_many(list(rows.values()), [job.fit for job in jobs.values()]), strict=True)
-            )
+            np.copyto(self._params_ND[: len(fits)], model_D)
+            trained = zip(params, self._network.fit_many(params, fits), strict=True)
         except Exception as error:  # noqa: BLE001 - what it raises here is the whole group's failure
             yield from ((participant, job if isinstance(job, Exception) else error) for participant, job in begun)
             return
-        seconds = (time.perf_counter() - start) / max(len(jobs), 1)
+        seconds = (time.perf_counter() - start) / max(len(fits), 1)
         for participant, job in begun:
             if isinstance(job, Exception):
                 yield participant, job
                 continue
-            id = participant.spec.id
+            params_D, report = next(trained)
             with span(participant):
                 try:
-                    outcome: Outcome = participant.finish(job, self._network, model_D, rows[id], reports[id], seconds)
+                    outcome: Outcome = participant.finish(job, self._network, model_D, params_D, report, seconds)
                 except Exception as error:  # noqa: BLE001 - what a behaviour raises is that one's failure
                     outcome = error
             yield participant, outcome

@@ -76,6 +76,7 @@ def test_an_update_does_not_depend_on_the_group() -> None:
     together = bits(stacked())
     assert len(together) == len(IDS)
     assert bits(stacked(), IDS[::-1]) == together
+    assert bits(stacked(), (0, 0, 1)) == {id: together[id] for id in (0, 1)}
     assert {id: bits(stacked((id,)), (id,))[id] for id in IDS[:4]} == {id: together[id] for id in IDS[:4]}
 
 

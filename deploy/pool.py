@@ -5,6 +5,7 @@ import logging
 import math
 import os
 import secrets
+import sys
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -65,8 +66,8 @@ class Pool:
         self._shared: tuple[object, list[Any]] | None = None
 
     def __enter__(self) -> Self:
-        if self._address is None:
-            # Read by Ray at import, so that a local cluster needs no token file in the home folder.
+        if self._address is None and "ray" not in sys.modules:
+            # Ray reads them when it is imported; without, it would leave a token file in the home folder.
             os.environ.setdefault("RAY_AUTH_MODE", "token")
             os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
         import ray
@@ -78,7 +79,6 @@ class Pool:
                 log_to_driver=False,
                 logging_level=logging.ERROR,
                 namespace="turncoat",
-                runtime_env={"env_vars": {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}},
             )
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise NodeError(f"Ray at {self._address or 'this machine'} did not start: {error}") from error

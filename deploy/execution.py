@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -114,7 +115,9 @@ class Execution:
     def _plan(self, run: str) -> RunPlan:
         prepared, scenario, data = self.prepared, self.prepared.scenario, self.prepared.data
         measures = () if scenario.adversary is None else (self._success(),)
-        judge = Evaluator(prepared.network, data.test, data.class_names, data.benign, data.task, measures)
+        judge = Evaluator(
+            prepared.networks(os.cpu_count() or 1), data.test, data.class_names, data.benign, data.task, measures
+        )
         return RunPlan(
             run=run,
             rounds=scenario.rounds.count,

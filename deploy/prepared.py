@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from coordinator.evaluation import PART_ROWS
 from coordinator.recorder import class_column
 from deploy.scenario import Scenario
 from nodes.data.base import FederatedData
@@ -37,6 +38,11 @@ class Prepared:
         adversary = self.scenario.adversary
         return () if adversary is None else adversary.members(self.scenario.participants.count, self.scenario.seed)
 
+    def networks(self, number: int) -> list[Network]:
+        """As many of the model as `number` threads can use on the test rows, each with buffers of its own."""
+        number = min(number, -(-len(self.data.test) // PART_ROWS))
+        return [self.network, *(_build(self.scenario, self.data) for _ in range(number - 1))]
+
     def assignment(self, run: str) -> Assignment:
         """What an actor must know besides the participants that it carries."""
         scenario, data = self.scenario, self.data
@@ -67,12 +73,16 @@ def make_ready(scenario: Scenario) -> Prepared:
     if scenario.adversary is not None:
         scenario.adversary.attack.check(data.class_names, data.benign, data.task)
     _check_columns(data.class_names)
-    num_classes = 2 if data.task == "binary" else len(data.class_names)
-    network = scenario.model.build(len(data.features), num_classes, data.task)
+    network = _build(scenario, data)
     initial_D = network.initial(generator(scenario.seed, "model-init"))
     parts = zip(data.shards, data.local_tests, strict=True)
     specs = [ParticipantSpec(id, shard, test) for id, (shard, test) in enumerate(parts)]
     return Prepared(scenario, replace(data, shards=(), local_tests=()), specs, network, initial_D)
+
+
+def _build(scenario: Scenario, data: FederatedData) -> Network:
+    num_classes = 2 if data.task == "binary" else len(data.class_names)
+    return scenario.model.build(len(data.features), num_classes, data.task)
 
 
 def _check_device(scenario: Scenario) -> None:

@@ -135,7 +135,7 @@ class Driver:
     async def _aggregate(self, instruction: Aggregate) -> Diagnosis:
         with self._phase("aggregate"):
             aggregate_D, diagnosis = await asyncio.to_thread(self._apply, instruction.participants)
-            with np.errstate(over="ignore"):  # an attack may drive the model to infinity
+            with np.errstate(over="ignore", invalid="ignore"):  # an attack may drive the model to infinity
                 self.model_D = self.model_D + aggregate_D
             self._parcel = Parcel(self.model_D)
         return diagnosis

@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from datetime import UTC, datetime
@@ -18,7 +19,7 @@ ROUNDS = "rounds.parquet"
 PARTICIPANTS = "participants.parquet"
 EVENTS = "events.jsonl"
 REWRITE_SHARE = 20
-"""`rounds.parquet` is written anew when more than one part in this many is missing from it."""
+"""`rounds.parquet` is written anew when the last writing took less than one part in this many of the time since."""
 PHASES = ("data_transforms", "train", "evaluate", "update_transforms", "encode")
 
 _ARROW: dict[Any, pa.DataType] = {
@@ -51,6 +52,7 @@ class Recorder:
         self._about = dict(about or {})
         self._rounds: list[dict[str, Any]] = []
         self._written = 0
+        self._next_write = 0.0
         self._participants = TableWriter(directory / PARTICIPANTS, PARTICIPANT_SCHEMA, self._about)
         self._events = (directory / EVENTS).open("w")
 
@@ -63,12 +65,12 @@ class Recorder:
     def round_done(self, record: RoundRecord) -> None:
         """Append the round to both tables, and all of its figures to the events.
 
-        `rounds.parquet` is readable all the time: written anew after each of the first rounds, then ever more rarely,
-        so that it costs a long run no more per round than a short one; whole after `close`.
+        `rounds.parquet` is readable all the time and whole after `close`; where rounds are so quick, or so many, that
+        writing it anew after each would take a notable part of the run, it lags behind for a moment.
         """
         row = round_row(record)
         self._rounds.append(row)
-        if len(self._rounds) - self._written > len(self._rounds) // REWRITE_SHARE:
+        if time.perf_counter() >= self._next_write:
             self._write_rounds()
         self._participants.add(_participant_columns(record.participants))
         self.event("round_done", **row)
@@ -89,11 +91,14 @@ class Recorder:
             self._events.close()
 
     def _write_rounds(self) -> None:
+        start = time.perf_counter()
         part = self._directory / f"{ROUNDS}.part"
         table = _rounds_table(self._rounds).replace_schema_metadata(self._about)
         pq.write_table(table, part, compression="zstd")
         part.replace(self._directory / ROUNDS)
         self._written = len(self._rounds)
+        end = time.perf_counter()
+        self._next_write = end + REWRITE_SHARE * (end - start)
 
 
 def class_column(stem: str, class_name: str) -> str:

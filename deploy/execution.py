@@ -26,6 +26,7 @@ from deploy.pool import Member, Pool, pack
 from deploy.prepared import Prepared
 from deploy.traces import TraceFiles
 from nodes.runtime.arrays import F32
+from nodes.runtime.errors import NodeError
 from nodes.runtime.telemetry import Telemetry
 
 BEHAVIOUR = "scenario"
@@ -136,7 +137,7 @@ class Execution:
         for link, answer in zip(links, await asyncio.gather(*(link.describe() for link in links)), strict=True):
             theirs = tuple((tensor.name, tuple(tensor.shape)) for tensor in answer.layout)
             if theirs != ours:
-                raise RuntimeError(f"{link.name} built the layout {theirs}, the coordinator {ours}")
+                raise NodeError(f"{link.name} built the layout {theirs}, the coordinator {ours}")
 
     async def _turn(
         self, pool: Pool, run: str, members: Sequence[Member], packing: Sequence[Sequence[int]], stack: ExitStack

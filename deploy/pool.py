@@ -18,7 +18,6 @@ from nodes.runtime.auth import Credentials
 from nodes.runtime.errors import NodeError
 
 READY_SECONDS = 120.0
-STOP_SECONDS = 10.0
 
 
 def pack(num_participants: int, per_actor: int | Literal["auto"], cores: int) -> list[tuple[int, ...]]:
@@ -110,11 +109,11 @@ class Pool:
             return self.cores
         return gpu_slots(ray.cluster_resources().get("GPU", 0.0), num_gpus)  # type: ignore[no-untyped-call]
 
-    async def grow(self, number: int, told: Callable[[int], None] = lambda _: None, *, num_gpus: float = 0.0) -> None:
+    async def grow(self, number: int, *, num_gpus: float = 0.0) -> None:
         """Have at least `number` actors that reserve `num_gpus` each, started at the same time, and no others.
 
-        `told` hears how many are ready. Raises NodeError when one does not answer in time, or the GPUs do not suffice:
-        Ray would wait for them without a word.
+        Raises NodeError when one does not answer in time, or the GPUs do not suffice: Ray would wait for them without a
+        word.
         """
         from nodes.actor import place
 
@@ -127,15 +126,15 @@ class Pool:
         handles = [place(name, self.credentials, num_cpus=0, num_gpus=num_gpus, threads=1) for name in names]
         fresh = [Member(name, handle, num_gpus=num_gpus) for name, handle in zip(names, handles, strict=True)]
         self.members += fresh
-        ready = have
 
         async def start(member: Member) -> None:
-            nonlocal ready
             member.address, member.pid, member.node = await member.handle.start.remote(self._address is None)
-            ready += 1
-            told(ready)
 
-        await _all((start(member) for member in fresh), f"{number} actors did not start", READY_SECONDS)
+        try:
+            await _all((start(member) for member in fresh), f"{number} actors did not start", READY_SECONDS)
+        except NodeError:
+            self._end(fresh)
+            raise
 
     def share(self, prepared: Prepared, packing: Sequence[tuple[int, ...]]) -> list[Any]:
         """Put the rows of each actor's participants where all processes of a machine see them; return references.
@@ -193,14 +192,6 @@ class Pool:
         for member in members:
             self.members.remove(member)
             ray.kill(member.handle)
-
-    async def stop(self) -> None:
-        """End every actor's server; `__exit__` ends the processes."""
-        stops = (member.handle.stop.remote() for member in self.members)
-        try:
-            await asyncio.wait_for(asyncio.gather(*stops, return_exceptions=True), STOP_SECONDS)
-        except TimeoutError:
-            return
 
 
 async def _all(work: Any, failure: str, seconds: float) -> None:

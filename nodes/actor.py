@@ -31,10 +31,6 @@ class NodeActor:
             assignment = replace(assignment, participants=holding.participants)
         return await self._server.assign(assignment)
 
-    async def stop(self) -> str:
-        """End the gRPC server; return the last spans."""
-        return await self._server.stop()
-
 
 def place(name: str, credentials: Credentials, *, num_cpus: float, threads: int, num_gpus: float = 0) -> Any:
     """Ask Ray for an actor, spread over the nodes; returns its handle at once.

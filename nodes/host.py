@@ -2,15 +2,15 @@
 
 import importlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from opentelemetry.context import Context
 
-from nodes.behaviour import Behaviour
+from nodes.behaviour import Behaviour, BehaviourFactory
 from nodes.grouping import Groups
 from nodes.models.base import StackingNetwork
 from nodes.participant import Assignment, Participant, Trained
@@ -179,7 +179,7 @@ def _for_sum(trained: Trained, row_D: F32) -> Trained | Failed:
 def _build(factory: str, parameters: str) -> Behaviour:
     module, _, attribute = factory.partition(":")
     try:
-        make: Callable[[Mapping[str, Any]], Behaviour] = getattr(importlib.import_module(module), attribute)
+        make: BehaviourFactory = getattr(importlib.import_module(module), attribute)
     except Exception as error:  # importing runs somebody's code
         raise InputError("factory", factory, f"an importable module:callable ({error})") from error
     try:

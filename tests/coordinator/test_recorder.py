@@ -31,7 +31,10 @@ def record(round: int, **changes: Figure) -> RoundRecord:
     return RoundRecord(round, figures, rows, {"collect": 1.0, "aggregate": 0.5}, bytes_down=48, bytes_up=32)
 
 
-def test_rounds_are_readable_after_each_round_while_the_run_goes_on(tmp_path: Path) -> None:
+def test_rounds_are_readable_after_each_round_while_the_run_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("coordinator.recorder.REWRITE_SHARE", 0)
     recorder = Recorder(tmp_path)
     for round in (1, 2, 3):
         recorder.round_done(record(round))
@@ -39,6 +42,18 @@ def test_rounds_are_readable_after_each_round_while_the_run_goes_on(tmp_path: Pa
         assert frame["round"].tolist() == list(range(1, round + 1))
         assert not list(tmp_path.glob("*.part"))
     recorder.close()
+
+
+def test_quick_rounds_are_written_at_the_latest_at_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("coordinator.recorder.REWRITE_SHARE", 1e9)
+    recorder = Recorder(tmp_path)
+    for round in (1, 2, 3):
+        recorder.round_done(record(round))
+    assert pd.read_parquet(tmp_path / ROUNDS)["round"].tolist() == [1]
+    lines = [json.loads(line) for line in (tmp_path / EVENTS).read_text().splitlines()]
+    assert [line["round"] for line in lines if line["event"] == "round_done"] == [1, 2, 3]
+    recorder.close()
+    assert pd.read_parquet(tmp_path / ROUNDS)["round"].tolist() == [1, 2, 3]
 
 
 def test_a_round_is_one_flat_row(tmp_path: Path) -> None:

@@ -8,19 +8,14 @@ activations) into preallocated outputs, as many times as the epoch has steps. Th
 done by `np.multiply`, which is faster there than a matrix product; `floor_all_gemm` uses `np.matmul` for it too.
 """
 
-import argparse
 import itertools
-import json
-import platform
-import statistics
-import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from benchmarks.harness import options, report, take_turns
 from nodes.data.shard import Shard
 from nodes.models.base import Fit
 from nodes.runtime.arrays import F32
@@ -112,64 +107,33 @@ def eager(shard: Shard, batch: int) -> Callable[[], None]:
     return epoch
 
 
-def measure(contestants: dict[str, Callable[[], object]], repeats: int) -> dict[str, dict[str, float]]:
-    """Run all in turns; return median wall and CPU seconds of each, after one warm-up."""
-    walls: dict[str, list[float]] = {name: [] for name in contestants}
-    cpus: dict[str, list[float]] = {name: [] for name in contestants}
-    for repeat in range(repeats + 1):
-        for name, work in contestants.items():
-            cpu, wall = time.process_time(), time.perf_counter()
-            work()
-            if repeat:
-                walls[name].append(time.perf_counter() - wall)
-                cpus[name].append(time.process_time() - cpu)
-    return {
-        name: {"wall_s": statistics.median(walls[name]), "cpu_s": statistics.median(cpus[name])} for name in contestants
-    }
-
-
 def main() -> None:
     """Print the table, write JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, help="write the figures here as JSON")
-    parser.add_argument("--rows", type=int, default=80_000)
-    parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--no-torch", action="store_true", help="leave plain PyTorch out")
-    options = parser.parse_args()
-    shard = flows(options.rows)
-    results = []
+    chosen = options(__doc__, rows=80_000, repeats=7, torch=1)
+    shard = flows(chosen.rows)
+    rows = []
     with threadpool_limits(limits=1):
         for batch, target in TARGETS.items():
             contestants: dict[str, Callable[[], object]] = {
                 "trainer": trainer(shard, batch),
-                "floor": floor(options.rows, batch, all_gemm=False),
-                "floor_all_gemm": floor(options.rows, batch, all_gemm=True),
+                "floor": floor(chosen.rows, batch, all_gemm=False),
+                "floor_all_gemm": floor(chosen.rows, batch, all_gemm=True),
             }
-            if not options.no_torch:
+            if chosen.torch:
                 contestants["torch_eager"] = eager(shard, batch)
-            times = measure(contestants, options.repeats)
-            ratio = times["trainer"]["wall_s"] / times["floor"]["wall_s"]
-            results.append({"batch": batch, "target": target, "ratio": ratio, "times": times})
-    print_table(results, options.rows)
-    if options.out:
-        environment = {"numpy": np.__version__, "python": platform.python_version(), "machine": platform.machine()}
-        document = {"benchmark": "A1 trainer / products", "rows": options.rows, **environment, "results": results}
-        options.out.write_text(json.dumps(document, indent=2) + "\n")
-
-
-def print_table(results: list[dict[str, Any]], rows: int) -> None:
-    """Print microseconds per step (wall, CPU) and the ratio to the floor."""
-    print(
-        f"{rows} rows x {WIDTHS[0]}, {'-'.join(map(str, WIDTHS))}, Adam, one epoch, one thread; us a step, wall (CPU)"
-    )
-    for result in results:
-        steps = -(-rows // result["batch"])
-        cells = [
-            f"{name} {t['wall_s'] / steps * 1e6:.1f} ({t['cpu_s'] / steps * 1e6:.1f})"
-            for name, t in result["times"].items()
-        ]
-        verdict = f"ratio {result['ratio']:.2f} (target {result['target']})"
-        print(f"batch {result['batch']:4d}: {verdict}  " + "  ".join(cells))
+            times = take_turns(contestants, chosen.repeats)
+            steps = -(-chosen.rows // batch)
+            micros = {f"{name} us": time["wall_s"] / steps * 1e6 for name, time in times.items()}
+            rows.append(
+                {
+                    "batch": batch,
+                    "ratio": times["trainer"]["wall_s"] / times["floor"]["wall_s"],
+                    "target": target,
+                    **micros,
+                    "trainer cpu us": times["trainer"]["cpu_s"] / steps * 1e6,
+                }
+            )
+    report("A trainer / its matrix products, microseconds a step, one thread", rows, chosen.out)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,69 @@
+"""Run directories are read back as what was written."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from adversary.schedule import parse
+from adversary.truth import TruthLog
+from analysis.runs import open_run
+from coordinator.recorder import Recorder, write_json
+from coordinator.records import ParticipantRow, RoundRecord
+from nodes.runtime.errors import InputError
+from nodes.runtime.telemetry import Telemetry
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    """Two rounds of two participants, one of them turned, with spans of one process."""
+    recorder, truth = Recorder(tmp_path), TruthLog(tmp_path, 2, [1], "label-flip", parse("late-2"))
+    for round in (1, 2):
+        rows = tuple(ParticipantRow(round, id, "admitted", update_norm=float(id)) for id in (0, 1))
+        truth.event("round_started", round=round)
+        recorder.round_done(RoundRecord(round, {"accuracy": round / 4}, rows, {"collect": 0.5}, 8, 16))
+    recorder.close()
+    truth.close()
+    write_json(tmp_path / "summary.json", {"status": "done"})
+    telemetry = Telemetry("actor-0000")
+    with telemetry.span("round", {"fl.round": 1}), telemetry.span("participant", {"fl.participant": 3, "share": 0.5}):
+        pass
+    (tmp_path / "trace").mkdir()
+    (tmp_path / "trace" / "actor-0000.jsonl").write_text(telemetry.drain() + telemetry.drain())
+    return tmp_path
+
+
+def test_tables_come_back(directory: Path) -> None:
+    run = open_run(directory)
+    assert run.summary == {"status": "done"}
+    assert run.rounds()[["round", "accuracy", "admitted"]].to_numpy().tolist() == [[1, 0.25, 2], [2, 0.5, 2]]
+    assert run.participants()["update_norm"].tolist() == [0, 1, 0, 1]
+    truth = run.truth()
+    assert truth is not None
+    assert truth["rate"].tolist() == [0, 0, 0, 1]
+    assert truth["controlled"].tolist() == [False, True, False, True]
+
+
+def test_spans_come_back_with_their_parents_and_attributes(directory: Path) -> None:
+    spans = open_run(directory).spans().set_index("name")
+    assert spans.loc["participant", "parent"] == spans.loc["round", "span"]
+    assert spans.loc["round", "parent"] is None or spans["parent"].isna()["round"]
+    assert spans["trace"].nunique() == 1
+    assert (spans["process"] == "actor-0000").all()
+    assert spans.loc["participant", "fl.participant"] == 3
+    assert spans.loc["participant", "share"] == 0.5
+    assert spans.loc["round", "start"] <= spans.loc["participant", "start"] <= spans.loc["participant", "end"]
+
+
+def test_a_benign_run_has_no_truth(directory: Path) -> None:
+    (directory / "truth.parquet").unlink()
+    assert open_run(str(directory)).truth() is None
+
+
+def test_another_directory_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"run: got .*, expected a run directory, which holds a summary\.json"):
+        open_run(tmp_path)
+
+
+def test_the_summary_is_plain_json(directory: Path) -> None:
+    assert json.loads((directory / "summary.json").read_text()) == open_run(directory).summary

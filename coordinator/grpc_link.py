@@ -39,7 +39,7 @@ class GrpcLink:
         self._token = token
         self._timeout = timeout_seconds
         self._on_spans = on_spans
-        self._channel = grpc.aio.insecure_channel(address, options=wire.MESSAGE_OPTIONS)
+        self._channel = grpc.aio.insecure_channel(address, options=wire.COORDINATOR_OPTIONS)
         self._stub = rpc.ParticipantsStub(self._channel)  # type: ignore[no-untyped-call]
 
     async def describe(self) -> pb.DescribeResponse:

@@ -7,7 +7,7 @@ from grpc_reflection.v1alpha import reflection
 from nodes.participant import Assignment
 from nodes.runtime.auth import Credentials, RequireToken
 from nodes.runtime.telemetry import Telemetry
-from nodes.runtime.wire import MESSAGE_OPTIONS
+from nodes.runtime.wire import ACTOR_OPTIONS
 from nodes.service import ParticipantsService, method_names
 from nodes.v1 import participants_pb2_grpc as rpc
 
@@ -19,7 +19,7 @@ class NodeServer:
         self._service = ParticipantsService(Telemetry(name))
         self._health = health.aio.HealthServicer()
         self._server = grpc.aio.server(
-            interceptors=[RequireToken(credentials)], options=[*MESSAGE_OPTIONS, ("grpc.so_reuseport", 0)]
+            interceptors=[RequireToken(credentials)], options=[*ACTOR_OPTIONS, ("grpc.so_reuseport", 0)]
         )
         rpc.add_ParticipantsServicer_to_server(self._service, self._server)  # type: ignore[no-untyped-call]
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)

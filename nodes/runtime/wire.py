@@ -14,7 +14,10 @@ from nodes.v1 import participants_pb2 as pb
 
 CHUNK_BYTES = 1 << 20
 DTYPE = "<f4"
-MESSAGE_OPTIONS = [("grpc.max_receive_message_length", 4 * CHUNK_BYTES), ("grpc.max_send_message_length", -1)]
+ACTOR_OPTIONS = [("grpc.max_receive_message_length", 4 * CHUNK_BYTES)]
+"""An actor receives orders and chunks."""
+COORDINATOR_OPTIONS = [("grpc.max_receive_message_length", 64 * CHUNK_BYTES)]
+"""The coordinator receives figures of all that an actor carries, some hundred bytes each, in one message."""
 
 
 def announce(vector_D: F32) -> pb.Vector:

@@ -1,6 +1,6 @@
 """The label-flipping study (Lavaur, Busnel, Autrel, ARES 2024) on the reduced NF-CSE-CIC-IDS2018-v2.
 
-`make study` runs it (about six minutes on two cores), prints the table that the README shows, and leaves it in
+`make study` runs it (about seven minutes on two cores), prints the table that the README shows, and leaves it in
 runs/studies/label-flipping.csv. The reduced file has 28 batches an epoch where the study had 157, so that all but the
 matched-steps runs learn less; the bounds are those of a plain loop of the same shape.
 """

@@ -43,20 +43,18 @@ def build(features: Sequence[Feature], rows: Split, deal: Deal, scaling: Scaling
             place = len(outputs)
             scaler = _fit(column, values_B[fitted_B], scaling)
             train_B, test_B = values_B[rows.train_B], values_B[rows.test_B]
-            own = _own(column, train_B, deal, scaling) or [scaler] * len(deal.spans)
-            for mine, span, tests, local in zip(own, deal.spans, deal.tests, local_BF, strict=True):
-                train_BF[span, place] = mine(train_B[span])
-                local[:, place] = mine(test_B[tests])
             test_BF[:, place] = scaler(test_B)
             outputs.append(scaler.feature(output))
-    return Matrix(train_BF, test_BF, local_BF, tuple(outputs))
-
-
-def _own(column: Encoder, train_B: Numbers, deal: Deal, scaling: Scaling) -> list[Scaler]:
-    """Each participant's scaler, if they fit their own."""
+            if scaling.fit != "participant":
+                train_BF[:, place] = scaler(train_B)
+                continue
+            for span, tests, local in zip(deal.spans, deal.tests, local_BF, strict=True):
+                own = _fit(column, train_B[span], scaling)
+                train_BF[span, place] = own(train_B[span])
+                local[:, place] = own(test_B[tests])
     if scaling.fit != "participant":
-        return []
-    return [_fit(column, train_B[span], scaling) for span in deal.spans]
+        local_BF = tuple(test_BF[tests] for tests in deal.tests)
+    return Matrix(train_BF, test_BF, local_BF, tuple(outputs))
 
 
 def _fit(column: Encoder, values_B: Numbers, scaling: Scaling) -> Scaler:

@@ -7,7 +7,7 @@ import numpy as np
 
 from coordinator.admission import Admission
 from coordinator.aggregation import Diagnosis
-from coordinator.records import ParticipantRow
+from coordinator.records import ParticipantRow, State
 from coordinator.rounds import Event, ParticipantLost, UpdateArrived
 from coordinator.sums import Sums
 from coordinator.transport import Arrival, Inbox, Link, Order
@@ -100,15 +100,14 @@ class Collection:
     def mean(self, admitted: Sequence[int]) -> tuple[F32, Diagnosis]:
         """Return the mean over `admitted` (sorted) from partial sums."""
         assert self.sums is not None
-        weights_N = np.array([self.sums.weight(self.rows[id].rows) for id in admitted])
-        mean_D = self.sums.mean(self.stacked, lambda id: self.rows[id].rows, admitted)
-        return mean_D, Diagnosis(weights_N > 0, weights_N / weights_N.sum())
+        weights = {id: self.sums.weight(self.rows[id].rows) for id in admitted}
+        weights_N = np.array(list(weights.values()))
+        return self.sums.mean(self.stacked, weights), Diagnosis(weights_N > 0, weights_N / weights_N.sum())
 
-    def turn_away(self, id: int, state: str, reason: str) -> None:
+    def turn_away(self, id: int, state: State, reason: str) -> None:
         """A participant will not count in this round, as `refused` or `lost`."""
         row = self.rows[id]
-        row.state = "refused" if state == "refused" else "lost"
-        row.reason = reason
+        row.state, row.reason = state, reason
         self.events.put_nowait(ParticipantLost(self.round, id))
 
     def _admit(self, id: int) -> None:

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import grpc
 import grpc.aio
@@ -55,14 +55,9 @@ class GrpcLink:
         message = pb.TrainOrder(
             run=self._run, round=order.round, participants=order.participants, model=model.header, sums=_sums(order)
         )
-
-        async def requests() -> AsyncIterator[pb.TrainRequest]:
-            yield pb.TrainRequest(order=message)
-            for chunk in model.chunks:
-                yield pb.TrainRequest(chunk=chunk)
-
         with _NodeErrors(self.name):
-            call = self._stub.Train(requests(), timeout=self._timeout, metadata=self._metadata())
+            requests = _requests(pb.TrainRequest, message, model)
+            call = self._stub.Train(requests, timeout=self._timeout, metadata=self._metadata())
             try:
                 await self._receive(call, inbox)
             finally:
@@ -91,14 +86,9 @@ class GrpcLink:
     async def evaluate(self, ids: Sequence[int], model: wire.Parcel) -> Mapping[int, Mapping[str, float]]:
         """See `Link.evaluate`."""
         order = pb.EvaluateOrder(run=self._run, participants=ids, model=model.header)
-
-        async def requests() -> AsyncIterator[pb.EvaluateRequest]:
-            yield pb.EvaluateRequest(order=order)
-            for chunk in model.chunks:
-                yield pb.EvaluateRequest(chunk=chunk)
-
         with _NodeErrors(self.name):
-            response = await self._stub.Evaluate(requests(), timeout=self._timeout, metadata=self._metadata())
+            requests = _requests(pb.EvaluateRequest, order, model)
+            response = await self._stub.Evaluate(requests, timeout=self._timeout, metadata=self._metadata())
         return {evaluation.participant: dict(evaluation.figures) for evaluation in response.evaluations}
 
     async def close(self) -> None:
@@ -107,6 +97,13 @@ class GrpcLink:
 
     def _metadata(self) -> tuple[tuple[str, str], ...]:
         return bearer(self._token) + outgoing()
+
+
+async def _requests(request: Callable[..., Any], order: Any, model: wire.Parcel) -> AsyncIterator[Any]:
+    """Yield what opens a call: the order, then the chunks of the model that it announces."""
+    yield request(order=order)
+    for chunk in model.chunks:
+        yield request(chunk=chunk)
 
 
 def _sums(order: Order) -> pb.SumOrder | None:

@@ -1,6 +1,7 @@
 """Writes a run directory while the run goes on; whatever ends it, what was computed is on disk and readable."""
 
 import json
+import math
 import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,14 +14,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from coordinator.records import ParticipantRow, RoundRecord
+from nodes import participant
 from nodes.runtime.tables import TableWriter
 
 ROUNDS = "rounds.parquet"
 PARTICIPANTS = "participants.parquet"
 EVENTS = "events.jsonl"
+FIGURES = ("accuracy", "f1", "precision", "recall", "fallout", "aasr", "aasr_benign", "rasr")
 REWRITE_SHARE = 20
 """`rounds.parquet` is written anew when the last writing took less than one part in this many of the time since."""
-PHASES = ("data_transforms", "train", "evaluate", "update_transforms", "encode")
+PHASES = (*participant.PHASES, "encode")
 
 _ARROW: dict[Any, pa.DataType] = {
     int: pa.int64(),
@@ -122,6 +125,18 @@ def round_row(record: RoundRecord) -> dict[str, Any]:
     row |= {f"seconds_{phase}": seconds for phase, seconds in record.seconds.items()}
     row["seconds"] = sum(record.seconds.values())
     return row
+
+
+def nested_figures(row: Mapping[str, Any], class_names: Sequence[str]) -> dict[str, Any]:
+    """Return the figures of a row of `rounds.parquet` as `summary.json` nests them; None where there is none."""
+
+    def figure(column: str) -> float | None:
+        value = row.get(column)
+        return None if value is None or math.isnan(value) else value
+
+    figures: dict[str, Any] = {name: figure(name) for name in FIGURES}
+    figures["recall_per_class"] = {name: figure(class_column("recall", name)) for name in class_names}
+    return figures
 
 
 def _rounds_table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:

@@ -1,6 +1,6 @@
 """One round's partial sums: which blocks an actor adds up, which the coordinator does, and the rows for the sums."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 
 import numpy as np
@@ -52,15 +52,13 @@ class Sums:
         self._delivered[block] = tuple(participants)
         return self._remote[block]
 
-    def mean(self, updates: Callable[[Sequence[int]], F32], rows_of: Callable[[int], int], ids: Sequence[int]) -> F32:
-        """Return the mean over the admitted `ids` (sorted); `updates` gives those that came one by one, [N, D]."""
-        admitted = frozenset(ids)
+    def mean(self, updates: Callable[[Sequence[int]], F32], weights: Mapping[int, float]) -> F32:
+        """Return the mean over those with `weights`, the admitted; `updates` gives what came one by one, [N, D]."""
         sums = []
         for block, members in self._blocks.items():
-            if block in self._delivered and admitted.issuperset(self._delivered[block]):
+            if block in self._delivered and weights.keys() >= set(self._delivered[block]):
                 sums.append(self._remote[block])
-            elif block not in self._remote and (here := [id for id in members if id in admitted]):
-                shares_N = np.array([self.weight(rows_of(id)) / self.expected for id in here])
+            elif block not in self._remote and (here := [id for id in members if id in weights]):
+                shares_N = np.array([weights[id] / self.expected for id in here])
                 sums.append(block_sum(updates(here), shares_N))
-        weight = float(sum(self.weight(rows_of(id)) for id in ids))
-        return self._rule.combine(sums, self._size, self.expected, weight)
+        return self._rule.combine(sums, self._size, self.expected, sum(weights.values()))

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from coordinator.records import State
 from nodes.runtime.arrays import F32
 from nodes.runtime.sums import SumOrder
 from nodes.runtime.wire import Parcel
@@ -29,7 +30,7 @@ class Arrival:
     norm: float | None = None
 
     @property
-    def turned_away(self) -> str:
+    def turned_away(self) -> State:
         """The state of a participant whose announcement is no update: `lost` when its training failed."""
         return "lost" if self.failure and not self.refused else "refused"
 

@@ -19,7 +19,7 @@ from adversary.truth import TruthLog
 from coordinator.driver import Driver, RunPlan
 from coordinator.evaluation import Evaluator, Measure
 from coordinator.grpc_link import GrpcLink
-from coordinator.recorder import Recorder, class_column, write_json
+from coordinator.recorder import Recorder, nested_figures, write_json
 from coordinator.records import Observer
 from deploy.identity import environment
 from deploy.pool import Member, Pool, pack
@@ -167,15 +167,16 @@ class Execution:
 
     def _summary(self, recorder: Recorder, status: str) -> dict[str, Any]:
         scenario, data = self.prepared.scenario, self.prepared.data
-        phases = {name: sum(row[name] for row in recorder.rounds) for name in _phases(recorder.rounds)}
+        rows = recorder.rounds
+        phases = {name: sum(row[name] for row in rows) for name in _phases(rows)}
         self._seconds |= {name.removeprefix("seconds_"): seconds for name, seconds in phases.items()}
         return {
             "scenario": scenario.name,
             "scenario_sha256": scenario.digest(),
             "status": status,
             "seed": scenario.seed,
-            "rounds": len(recorder.rounds),
-            "final": final_figures(recorder.rounds, data.class_names),
+            "rounds": len(rows),
+            "final": nested_figures(rows[-1], data.class_names) if rows else {},
             "model_sha256": None,
             "seconds": self._seconds,
             "participants": scenario.participants.count,
@@ -207,14 +208,3 @@ class Execution:
 
 def _phases(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     return [name for name in rows[0] if name.startswith("seconds_")] if rows else []
-
-
-def final_figures(rows: Sequence[Mapping[str, Any]], class_names: Sequence[str]) -> dict[str, Any]:
-    """Return the last round's figures, nested as in `summary.json`; empty before the first round."""
-    if not rows:
-        return {}
-    last = rows[-1]
-    names = ("accuracy", "f1", "precision", "recall", "fallout", "aasr", "aasr_benign", "rasr")
-    figures: dict[str, Any] = {name: last.get(name) for name in names}
-    figures["recall_per_class"] = {name: last.get(class_column("recall", name)) for name in class_names}
-    return figures

@@ -5,7 +5,7 @@ from typing import Annotated, Any, get_args, get_origin
 
 from pydantic import BaseModel
 
-from nodes.runtime.components import Component, OneOf
+from nodes.runtime.components import OneOf
 
 
 def known_keys(root: type[BaseModel], path: Sequence[int | str], document: Mapping[str, Any]) -> list[str]:
@@ -24,10 +24,6 @@ def known_keys(root: type[BaseModel], path: Sequence[int | str], document: Mappi
 
 
 def _name(model: type[BaseModel]) -> str | None:
-    return model.key() if issubclass(model, Component) else _default_name(model)
-
-
-def _default_name(model: type[BaseModel]) -> str | None:
     field = model.model_fields.get("name")
     return None if field is None else str(field.default)
 

@@ -9,11 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from adversary.success import aasr
 from analysis.runs import Run, open_run
-from coordinator.recorder import class_column
+from coordinator.recorder import nested_figures
 from deploy.execution import Benign, Execution
 from deploy.identity import code_digest, versions
 from deploy.prepared import Prepared
@@ -73,15 +71,10 @@ def _read(run: Run, prepared: Prepared, digest: str, *, cached: bool) -> tuple[B
     benign: dict[int, float | None] = {}
     for record in run.rounds().to_dict("records"):
         row = {str(name): value for name, value in record.items()}
-        recalls = {name: _known(row[class_column("recall", name)]) for name in prepared.data.class_names}
-        benign[int(row["round"])] = aasr({**row, "recall_per_class": recalls}, objective)
+        benign[int(row["round"])] = aasr(nested_figures(row, prepared.data.class_names), objective)
     return benign, {
         "digest": digest,
         "cached": cached,
         "model_sha256": summary["model_sha256"],
         "final": summary["final"],
     }
-
-
-def _known(value: float) -> float | None:
-    return None if pd.isna(value) else value

@@ -15,6 +15,9 @@ from nodes.runtime.arrays import F32
 from nodes.runtime.seeds import generator
 from nodes.training.settings import TrainingSettings
 
+PHASES = ("data_transforms", "train", "evaluate", "update_transforms")
+"""What a participant's seconds are divided into; its actor adds `encode`."""
+
 
 @dataclass(frozen=True, slots=True)
 class ParticipantSpec:
@@ -127,12 +130,7 @@ class Participant:
             update_D = _vector(behaviour.transform_update(update_D, job.context))
         marks.append(time.perf_counter())
         evaluated, transformed = (end - start for start, end in pairwise(marks))
-        phases = {
-            "data_transforms": job.seconds,
-            "train": seconds,
-            "evaluate": evaluated,
-            "update_transforms": transformed,
-        }
+        phases = dict(zip(PHASES, (job.seconds, seconds, evaluated, transformed), strict=True))
         return Trained(self.spec.id, len(job.fit.shard), report, update_D, phases, figures)
 
     def figures(self, network: Network, params_D: F32) -> dict[str, float]:
